@@ -1,0 +1,181 @@
+"""Elements <-> the bytes of a payload, a block at a time, so that no volume need be in memory whole.
+
+Legend: P digit planes. A *block* is a range of offsets of a payload: aligned and a power of two long (or the whole
+payload) for padded and morton layouts, any range for packed ones.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aunn_data import digits
+from aunn_data.geometry import Geometry, Region, slices
+
+SLAB_BYTES = 1 << 26  # a region is decoded in pieces whose covering span is at most about this long
+
+Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+def blocks(geometry: Geometry, size: int, first: int = 0) -> Iterator[tuple[int, int]]:
+    """Offset ranges that cover the payload, ascending, cut where ``first + offset`` is a multiple of ``size``."""
+    start = 0
+    while start < geometry.extent:
+        stop = min(geometry.extent, start + size - (first + start) % size)
+        yield start, stop
+        start = stop
+
+
+def encode(geometry: Geometry, elements: Any, start: int, stop: int, missing: Any = None) -> Bytes | None:
+    """The bytes of a block, uint8[stop - start], padding 0; None if no element lies in it."""
+
+    def planes_of(region: Region) -> Bytes:
+        cut = slices(region)
+        masked = None if missing is None or geometry.missing_value is None else np.asarray(missing[cut])
+        stored = np.asarray(elements[cut], np.dtype(geometry.dtype))
+        return digits.digits_of(stored, geometry.offset, geometry.place_values, masked)
+
+    return _filled(geometry, start, stop, np.dtype(np.uint8), planes_of)
+
+
+def encode_missing(geometry: Geometry, missing: Any, start: int, stop: int) -> Mask | None:
+    """The same for marks: True at every byte of a missing element."""
+
+    def planes_of(region: Region) -> Mask:
+        marks = np.asarray(missing[slices(region)], np.bool_)
+        return np.broadcast_to(marks, (geometry.planes, *marks.shape))
+
+    return _filled(geometry, start, stop, np.dtype(np.bool_), planes_of)
+
+
+def element_bytes(geometry: Geometry, block: Bytes, start: int) -> bytes:
+    """The bytes of a block that hold elements, in ascending order of address, padding left out (for hashing)."""
+    if geometry.layout == "packed":
+        return block.tobytes()
+    planes, region = geometry.box(start, start + len(block))
+    if any(low >= high for low, high in region):
+        return b""
+    if geometry.layout == "padded":
+        return _view(geometry, block, start, planes, region).tobytes()
+    return block[np.sort(_positions(geometry, start, planes, region), axis=None)].tobytes()
+
+
+def decode(geometry: Geometry, read: Callable[[int, int], Any], region: Region) -> npt.NDArray[Any]:
+    """The elements of a region. ``read(start, stop)`` gives the bytes at those offsets of the payload."""
+    out = np.empty([stop - start for start, stop in region], geometry.dtype)
+
+    def take(planes_P: Bytes) -> npt.NDArray[Any]:
+        return digits.elements_of(planes_P, np.dtype(geometry.dtype), geometry.offset, geometry.place_values)
+
+    _gather(geometry, read, region, out, take)
+    return out
+
+
+def decode_missing(geometry: Geometry, read: Callable[[int, int], Any], region: Region) -> Mask:
+    """The marks of a region, bool. ``read`` gives marks of bytes; the first plane's are the element's."""
+    out = np.empty([stop - start for start, stop in region], np.bool_)
+    _gather(geometry, read, region, out, lambda planes_P: planes_P[0].astype(np.bool_))
+    return out
+
+
+def restore_missing(geometry: Geometry, elements: npt.NDArray[Any], missing: Mask) -> npt.NDArray[Any]:
+    """Elements with the missing value put back where they are marked."""
+    if geometry.missing_value is not None:
+        value = np.array([geometry.missing_value], np.uint64)
+        elements[missing] = digits.unordered(value, np.dtype(geometry.dtype))[0]
+    return elements
+
+
+def _filled(
+    geometry: Geometry, start: int, stop: int, dtype: np.dtype[Any], planes_of: Callable[[Region], Any]
+) -> npt.NDArray[Any] | None:
+    block = np.zeros(stop - start, dtype)
+    if geometry.layout == "packed":
+        _fill_packed(geometry, block, start, planes_of)
+        return block if block.size else None
+    planes, region = geometry.box(start, stop)
+    if not planes or any(low >= high for low, high in region):
+        return None
+    values_P = planes_of(region)[planes.start : planes.stop]
+    if geometry.layout == "padded":
+        _view(geometry, block, start, planes, region)[...] = values_P
+    else:
+        block[_positions(geometry, start, planes, region)] = values_P
+    return block
+
+
+def _fill_packed(
+    geometry: Geometry, block: npt.NDArray[Any], start: int, planes_of: Callable[[Region], Any]
+) -> None:
+    """A packed block may begin and end amid a row: take whole rows of the slowest axis and cut."""
+    if not block.size:
+        return
+    row, stop = geometry.elements // geometry.shape[0], start + len(block)
+    for plane in range(start // geometry.elements, -(-stop // geometry.elements)):
+        base = plane * geometry.elements
+        low, high = max(start - base, 0), min(stop - base, geometry.elements)
+        first, last = low // row, -(-high // row)
+        flat = planes_of(((first, last), *geometry.whole[1:]))[plane].reshape(-1)
+        block[base + low - start : base + high - start] = flat[low - first * row : high - first * row]
+
+
+def _gather(
+    geometry: Geometry,
+    read: Callable[[int, int], Any],
+    region: Region,
+    out: npt.NDArray[Any],
+    take: Callable[[Any], npt.NDArray[Any]],
+) -> None:
+    if out.size == 0:
+        return
+    low, high = _cover(geometry, region)
+    widest = next((k for k, (a, b) in enumerate(region) if b - a > 1), None)
+    if high - low > SLAB_BYTES and widest is not None:
+        a, b = region[widest]
+        middle = a + max(1, 1 << ((b - a - 1).bit_length() - 1))
+        for part in ((a, middle), (middle, b)):
+            half = (*region[:widest], part, *region[widest + 1 :])
+            where = (slice(None),) * widest + (slice(part[0] - a, part[1] - a),)
+            _gather(geometry, read, half, out[where], take)
+        return
+    planes_P = np.empty((geometry.planes, *out.shape), np.uint8)
+    for plane in range(geometry.planes):
+        base = plane * geometry.plane_extent
+        block = np.asarray(read(base + low, base + high)).view(np.uint8)
+        if geometry.layout == "morton":
+            planes_P[plane] = block[_positions(geometry, low, range(1), region)[0]]
+        else:
+            planes_P[plane] = _view(geometry, block, low, range(1), region)[0]
+    out[...] = take(planes_P)
+
+
+def _cover(geometry: Geometry, region: Region) -> tuple[int, int]:
+    """The shortest offset range in plane 0 that holds a region that is not empty."""
+    ends = np.array(region, np.int64)
+    corner = [geometry.axis_offset(k, np.array([start, stop - 1])) for k, (start, stop) in enumerate(ends)]
+    if geometry.layout != "morton":
+        return int(sum(c[0] for c in corner)), int(sum(c[1] for c in corner)) + 1
+    offsets = [geometry.axis_offset(k, np.arange(start, stop)) for k, (start, stop) in enumerate(ends)]
+    return int(sum(o.min() for o in offsets)), int(sum(o.max() for o in offsets)) + 1
+
+
+def _view(
+    geometry: Geometry, block: npt.NDArray[Any], start: int, planes: range, region: Region
+) -> npt.NDArray[Any]:
+    """A (planes, *region) view into a block of a padded or packed payload."""
+    first = planes.start * geometry.plane_extent + sum(
+        low * stride for (low, _), stride in zip(region, geometry.strides, strict=True)
+    )
+    return np.lib.stride_tricks.as_strided(
+        block[first - start :],
+        (len(planes), *(high - low for low, high in region)),
+        tuple(stride * block.itemsize for stride in (geometry.plane_extent, *geometry.strides)),
+    )
+
+
+def _positions(geometry: Geometry, start: int, planes: range, region: Region) -> npt.NDArray[np.int64]:
+    """(planes, *region) places in a block of a morton payload."""
+    base = np.array(planes, np.int64) * geometry.plane_extent - start
+    return base.reshape(-1, *[1] * len(region)) + geometry.offsets(region)
