@@ -1,9 +1,12 @@
 """How a multi-byte element becomes bytes: mixed radix over the record's own range, coarsest digit first.
 
-Legend: P digit planes. An element is first mapped to an *ordered integer* (as wide as the element, order-preserving, lossless), its
-offset from the smallest one is written in mixed radix with place values w_0 > w_1 > … > w_(P-1) = 1, where
-w_0 = ceil(count / 256), w_(p+1) = ceil(w_p / 256): so every digit fits a byte and the first one follows the value
-smoothly, without the wrapping saw of plain low bytes. For 16-bit data this is value // r and value % r.
+Legend: P digit planes. An element has an *ordered integer*: an integer is its own, a float's is its bits in IEEE 754's
+total order (sign bit set: all bits inverted, else the sign bit set). Its excess over the record's smallest one is
+written in mixed radix with place values w_0 > w_1 > … > w_(P-1) = 1, where w_0 = ceil(count / 256) and
+w_(p+1) = ceil(w_p / 256): every digit fits a byte, and the first one follows the value smoothly, without the wrapping
+saw of plain low bytes. For 16-bit data this is value // r and value % r.
+
+Arithmetic runs in unsigned integers as wide as the element; signed ones are *biased* by 2^(bits-1) to get there.
 """
 
 from collections.abc import Iterator
@@ -47,14 +50,12 @@ def fit(dtype: np.dtype[Any], elements: Any, missing: Any = None) -> tuple[int, 
         low = high = 0
     if dtype.kind in "ub" and dtype.itemsize == 1:
         low, high = 0, 255
-    return low, place_values_for(high - low + 1), low_missing if one_value else None
+    bias = _bias(dtype)
+    return low - bias, place_values_for(high - low + 1), low_missing - bias if one_value else None
 
 
 def ordered(elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Elements -> unsigned integers of the same width and order, one to one.
-
-    Unsigned stay, signed are shifted by 2^(bits-1), floats follow IEEE 754's total order.
-    """
+    """Elements -> their (biased) ordered integers: unsigned, of the same width and order, one to one."""
     unsigned, sign, everything = _unsigned(elements.dtype)
     raw = elements.astype(elements.dtype.newbyteorder("="), copy=False).view(unsigned)
     if elements.dtype.kind in "ub":
@@ -84,8 +85,8 @@ def digits_of(
     """(…) elements -> (P, …) uint8 digits; where ``missing`` is True every digit is 0."""
     rest = ordered(elements)
     number = rest.dtype.type
-    if offset:
-        rest = rest - number(offset)
+    if low := offset + _bias(elements.dtype):
+        rest = rest - number(low)
     if missing is not None:
         rest = np.where(missing, number(0), rest)
     if rest.dtype == np.uint8 and len(place_values) == 1:
@@ -102,7 +103,7 @@ def elements_of(
 ) -> npt.NDArray[Any]:
     """Inverse of ``digits_of``: (P, …) uint8 -> (…) elements of ``dtype``."""
     number = _unsigned(dtype)[0].type
-    total = np.full(digits_P.shape[1:], offset, number)
+    total = np.full(digits_P.shape[1:], offset + _bias(dtype), number)
     for digit, place_value in zip(digits_P, place_values, strict=True):
         total += digit * number(place_value)
     return unordered(total, dtype)
@@ -119,10 +120,20 @@ def expected_elements_of(
     total = np.zeros(expected_P.shape[1:], np.float64)
     for digit, place_value in zip(expected_P, place_values, strict=True):
         total += digit.astype(np.float64) * place_value
-    top = (1 << dtype.itemsize * 8) - 1 - offset
+    low = offset + _bias(dtype)
+    top = (1 << dtype.itemsize * 8) - 1 - low
     # A float64 rounds 2^64 - 1 up to 2^64, which is no uint64: stay one float below.
     limit = float(top) if top < 1 << 53 else float(np.nextafter(float(top), 0))
-    return unordered(np.rint(np.clip(total, 0, limit)).astype(np.uint64) + np.uint64(offset), dtype)
+    return unordered(np.rint(np.clip(total, 0, limit)).astype(np.uint64) + np.uint64(low), dtype)
+
+
+def value_of(integer: int, dtype: np.dtype[Any]) -> Any:
+    """The element (a numpy scalar) whose ordered integer this is."""
+    return unordered(np.array([integer + _bias(dtype)], np.uint64), dtype)[0]
+
+
+def _bias(dtype: np.dtype[Any]) -> int:
+    return 1 << dtype.itemsize * 8 - 1 if dtype.kind == "i" else 0
 
 
 def _unsigned(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any, Any]:

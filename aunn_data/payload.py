@@ -83,8 +83,7 @@ def decode_missing(geometry: Geometry, read: Callable[[int, int], Any], region: 
 def restore_missing(geometry: Geometry, elements: npt.NDArray[Any], missing: Mask) -> npt.NDArray[Any]:
     """Elements with the missing value put back where they are marked."""
     if geometry.missing_value is not None:
-        value = np.array([geometry.missing_value], np.uint64)
-        elements[missing] = digits.unordered(value, np.dtype(geometry.dtype))[0]
+        elements[missing] = digits.value_of(geometry.missing_value, np.dtype(geometry.dtype))
     return elements
 
 

@@ -1,0 +1,52 @@
+"""Which addresses a record gets. The address space is the inductive bias: this file is where it is made.
+
+A padded or morton record gets an aligned block of two equal halves, both a power of two no smaller than the padded
+payload and the header: the header begins the lower half, the payload *is* the upper one. So one address bit says which
+half, the bits below it are coordinates, the bits above number the records. Records of one shape in one batch get one
+size of block, hence one period (a 28x28 digit: header 1024, payload 1024, record number = address >> 11). Padding
+costs nothing: chunks that nobody writes do not exist. Packed records follow one another without a gap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aunn_data.geometry import Geometry, bits_for
+
+SMALLEST_HALF = 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """Addresses of one record: where its header and its payload start, and where the record ends."""
+
+    header_start: int
+    payload_start: int
+    stop: int
+
+
+def place(records: Sequence[tuple[int, Geometry]], start: int) -> list[Place]:
+    """The places of records, given as (header bytes, geometry), one after another from address ``start``."""
+    halves: dict[tuple[object, ...], int] = {}
+    for header_bytes, geometry in records:
+        half = 1 << bits_for(max(geometry.extent, header_bytes, SMALLEST_HALF))
+        halves[_shape_of(geometry)] = max(half, halves.get(_shape_of(geometry), 0))
+    places = []
+    for header_bytes, geometry in records:
+        if geometry.layout == "packed":
+            payload = start + header_bytes
+            places.append(Place(start, payload, payload + geometry.extent))
+        else:
+            half = halves[_shape_of(geometry)]
+            header = aligned(start, 2 * half)
+            places.append(Place(header, header + half, header + 2 * half))
+        start = places[-1].stop
+    return places
+
+
+def aligned(address: int, boundary: int) -> int:
+    """The first multiple of ``boundary`` at or after an address."""
+    return -(-address // boundary) * boundary
+
+
+def _shape_of(geometry: Geometry) -> tuple[object, ...]:
+    return geometry.axes, geometry.shape, geometry.planes, geometry.layout
