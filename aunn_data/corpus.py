@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,7 +190,7 @@ class Corpus:
     ) -> list[Entry]:
         """Commits records as one batch and returns their entries. ``on_bytes(n)`` after n more payload bytes lie there.
 
-        Raises RequestError if the address space is full, ConflictError if another writer committed one of the names.
+        Raises InputError if the address space has no room, ConflictError if another writer committed one of the names.
         """
         seen = self.version
         sizes = [(headers.PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in records]
@@ -225,10 +224,10 @@ class Corpus:
         return self.registry.add_holdouts(named)
 
     def _fit(self, sizes: list[tuple[int, Any]], start: int) -> int:
-        """Where a batch that starts at ``start`` ends; RequestError if that is past the last address."""
+        """Where a batch that starts at ``start`` ends; InputError if that is past the last address."""
         stop = aligned(place(sizes, start)[-1].stop, self.shard)
         if stop > self.size:
-            raise RequestError(
+            raise InputError(
                 self.path,
                 expected=f"room for {stop - start:,} addresses",
                 found=f"{max(0, self.size - start):,} left of 2^{self.address_bits}",

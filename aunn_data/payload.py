@@ -105,9 +105,7 @@ def _filled(
     return block
 
 
-def _fill_packed(
-    geometry: Geometry, block: npt.NDArray[Any], start: int, planes_of: Callable[[Region], Any]
-) -> None:
+def _fill_packed(geometry: Geometry, block: npt.NDArray[Any], start: int, planes_of: Callable[[Region], Any]) -> None:
     """A packed block may begin and end amid a row: take whole rows of the slowest axis and cut."""
     if not block.size:
         return
@@ -160,9 +158,7 @@ def _cover(geometry: Geometry, region: Region) -> tuple[int, int]:
     return int(sum(o.min() for o in offsets)), int(sum(o.max() for o in offsets)) + 1
 
 
-def _view(
-    geometry: Geometry, block: npt.NDArray[Any], start: int, planes: range, region: Region
-) -> npt.NDArray[Any]:
+def _view(geometry: Geometry, block: npt.NDArray[Any], start: int, planes: range, region: Region) -> npt.NDArray[Any]:
     """A (planes, *region) view into a block of a padded or packed payload."""
     first = planes.start * geometry.plane_extent + sum(
         low * stride for (low, _), stride in zip(region, geometry.strides, strict=True)

@@ -55,9 +55,7 @@ SCHEMAS = {
         sha256=_TEXT,
         source_sha256=_TEXT,
     ),
-    "reservations": _schema(
-        batch=_TEXT, start=_ADDRESS, stop=_ADDRESS, created=pa.timestamp("us", tz="UTC")
-    ),
+    "reservations": _schema(batch=_TEXT, start=_ADDRESS, stop=_ADDRESS, created=pa.timestamp("us", tz="UTC")),
     "holdouts": _schema(holdout=_TEXT, record=_TEXT, region=_TEXT, starts=_INDICES, stops=_INDICES),
 }
 

@@ -59,7 +59,9 @@ def faults_of(corpus: Corpus, entry: Entry) -> Iterator[Fault]:
         yield Fault(entry.record, entry.payload_start, entry.payload_stop, str(error))
         return
     if digest.hexdigest() != entry.sha256:
-        yield Fault(entry.record, entry.payload_start, entry.payload_stop, "the payload's SHA-256 is not the registry's")
+        yield Fault(
+            entry.record, entry.payload_start, entry.payload_stop, "the payload's SHA-256 is not the registry's"
+        )
     if marked != entry.missing_bytes:
         said = f"{marked} bytes marked missing, the registry says {entry.missing_bytes}"
         yield Fault(entry.record, entry.payload_start, entry.payload_stop, said)

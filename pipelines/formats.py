@@ -29,9 +29,14 @@ class Format(Protocol):
     MODALITY: str
     FORMATS: tuple[str, ...]
 
-    def sniff(self, head: bytes, path: Path) -> bool: ...
-    def read(self, path: Path, name: str) -> Iterator[Record | InputError]: ...
-    def write(self, records: Sequence[Record], path: Path) -> Path: ...
+    def sniff(self, head: bytes, path: Path) -> bool:
+        """Is this file mine?"""
+
+    def read(self, path: Path, name: str) -> Iterator[Record | InputError]:
+        """Its records, or an InputError in the place of one that cannot go in."""
+
+    def write(self, records: Sequence[Record], path: Path) -> Path:
+        """The file again; returns the path really written."""
 
 
 ALL: tuple[Format, ...] = (nifti, npy, pillow, pgn, plain)
@@ -44,7 +49,10 @@ def recognise(path: Path) -> Format:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise InputError(
-            path, expected="a readable file", found=error.strerror or str(error), remedy="check the path and its permissions"
+            path,
+            expected="a readable file",
+            found=error.strerror or str(error),
+            remedy="check the path and its permissions",
         ) from error
     if not head:
         raise InputError(path, expected="at least one byte", found="an empty file", remedy="leave it out or restore it")

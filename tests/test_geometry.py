@@ -29,9 +29,7 @@ def volumes(draw):
 @st.composite
 def regions(draw, shape):
     return tuple(
-        (start, draw(st.integers(start + 1, size)))
-        for size in shape
-        for start in [draw(st.integers(0, size - 1))]
+        (start, draw(st.integers(start + 1, size))) for size in shape for start in [draw(st.integers(0, size - 1))]
     )
 
 
@@ -154,7 +152,7 @@ def test_missing_elements_of_one_value_stay_out_of_the_range():
 
 @pytest.mark.parametrize("text", ["w=0:1", "z=1", "z=0:9", "z=3:3", "z=-1:2", "z:0:1", "", "z=2:1", "z=0:1,,y=:"])
 def test_a_region_outside_the_record_is_refused_with_its_axes(text):
-    """An unknown axis, an empty or outside range and bad syntax raise RequestError; the line names the axes and sizes."""
+    """An unknown axis, an empty or outside range and bad syntax raise RequestError; it names the axes and sizes."""
     geometry = Geometry("|u1", ("z", "y"), (1, 4))
     with pytest.raises(RequestError, match=r"z=1, y=4"):
         geometry.parse_region(text, "holdout h")

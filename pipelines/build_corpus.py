@@ -1,0 +1,162 @@
+"""A whole corpus from a corpus.toml, or the finish of what ``ingest`` gathered: checked, held out, described."""
+
+import difflib
+import random
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aunn_data.corpus import Corpus
+from aunn_data.errors import CorpusError, RequestError
+from aunn_data.geometry import LAYOUTS, Region
+from aunn_data.registry import Entry, Holdout
+from aunn_data.verify import verify
+from pipelines.card import write_card
+from pipelines.ingest import Options, Report, ingest, open_or_create
+
+DEFAULT_HOLDOUT = "default"
+MOST_DEFAULTS = 64  # records of one modality that get default holdouts
+SPATIAL = {"z", "y", "x"}
+
+# What a corpus.toml may say: key -> what its value must be.
+_TOP = {"corpus": str, "address_bits": int, "source": list, "holdout": list}
+_SOURCE = {"path": str, "layout": LAYOUTS, "chess": ("boards", "pgn"), "prefix": str}
+_HOLDOUT = {"name": str, "record": str, "region": (str, list)}
+
+
+@dataclass
+class Built:
+    """A finished corpus, the report of each source, the counts on its card."""
+
+    corpus: Corpus
+    reports: list[Report] = field(default_factory=list)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def build(
+    config: Path | None, corpus: Path, corpus_wins: bool, on_record: Callable[[], object] = lambda: None
+) -> Built:
+    """Builds or finishes the corpus. ``corpus_wins``: the folder given stands above the one the file names."""
+    plan = read_plan(config) if config else {}
+    if config and "corpus" in plan and not corpus_wins:
+        corpus = config.parent / plan["corpus"]
+    built = Built(open_or_create(corpus, plan.get("address_bits")) if config else Corpus.open(corpus))
+    for source in plan.get("source", []):
+        options = Options(source.get("layout"), source.get("chess", "boards"), source.get("prefix", ""))
+        assert config is not None
+        report = ingest([config.parent / source["path"]], built.corpus, options, lambda found: on_record())
+        built.reports.append(report)
+    if not len(built.corpus.entries):
+        raise RequestError(
+            built.corpus.path, expected="at least one record", found="an empty corpus", remedy="ingest something first"
+        )
+    _check(built.corpus, on_record)
+    built.corpus.add_holdouts([_holdout(built.corpus, row) for row in _regions(plan.get("holdout", []))])
+    if not built.corpus.holdouts():
+        built.corpus.add_holdouts(default_holdouts(built.corpus))
+    built.card = write_card(built.corpus)
+    return built
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A corpus.toml, every key known and every value of its kind. RequestError if not."""
+    try:
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(
+            path, expected="a readable TOML file", found=str(error), remedy="`aunn-data build-corpus --help` shows one"
+        ) from error
+    check_keys(str(path), plan, _TOP)
+    for kind, schema, needed in (("source", _SOURCE, ("path",)), ("holdout", _HOLDOUT, ("name", "record", "region"))):
+        for number, row in enumerate(plan.get(kind, []), start=1):
+            where = f"{path} [[{kind}]] {number}"
+            check_keys(where, row, schema)
+            for key in needed:
+                if key not in row:
+                    raise RequestError(where, expected=f"the key {key!r}", found="none", remedy="add it")
+    return plan
+
+
+def check_keys(where: str, table: Any, schema: dict[str, Any]) -> None:
+    """RequestError for a key that the schema lacks (with the nearest one it has) or a value of another kind."""
+    if not isinstance(table, dict):
+        raise RequestError(where, expected="a table of keys", found=repr(table), remedy="write it as key = value")
+    for key, value in table.items():
+        if key not in schema:
+            near = difflib.get_close_matches(key, schema, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            raise RequestError(where, expected=f"keys among {', '.join(schema)}", found=repr(key), remedy=hint)
+        kind = schema[key]
+        choices = isinstance(kind, tuple) and all(isinstance(choice, str) for choice in kind)
+        fits = value in kind if choices else isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        if not fits:
+            wanted = " or ".join(
+                kind if choices else [k.__name__ for k in (kind if isinstance(kind, tuple) else [kind])]
+            )
+            raise RequestError(f"{where}: {key}", expected=wanted, found=repr(value), remedy="change the value")
+
+
+def default_holdouts(corpus: Corpus) -> list[Holdout]:
+    """About a fiftieth of up to 64 records a modality: blocks of a volume, a hole in an image, the end of a game, a
+    passage of a text. Chosen by the record's name alone, so that the same corpus gets the same."""
+    chosen: dict[str, list[Entry]] = {}
+    for entry in corpus.entries:
+        chosen.setdefault(entry.modality, []).append(entry)
+    held = []
+    for entries in chosen.values():
+        step = -(-len(entries) // MOST_DEFAULTS)
+        for entry in entries[::step]:
+            held += [Holdout(DEFAULT_HOLDOUT, entry.record, region) for region in _default_regions(entry)]
+    return held
+
+
+def _default_regions(entry: Entry) -> list[Region]:
+    shape, axes = entry.shape, entry.axes
+    dice = random.Random(entry.record)
+    if len(shape) == 1:
+        length = min(1024, shape[0] // 50)
+        return [((shape[0] // 2, shape[0] // 2 + length),)] if length else []
+    if axes[0] == "ply":
+        last = max(1, shape[0] // 10)
+        return [((shape[0] - last, shape[0]), *entry.geometry.whole[1:])] if shape[0] > 1 else []
+    spatial = SPATIAL if SPATIAL & set(axes) else set(axes)
+    regions = []
+    for _ in range(8 if "z" in axes else 1):
+        region = []
+        for axis, size in zip(axes, shape, strict=True):
+            if axis not in spatial:  # a hole goes through every channel, but only through the first frame
+                region.append((0, 1) if axis == "t" else (0, size))
+                continue
+            edge = max(1, size // 7)
+            start = dice.randrange(size - edge + 1)
+            region.append((start, start + edge))
+        regions.append(tuple(region))
+    return regions
+
+
+def _check(corpus: Corpus, on_record: Callable[[], object]) -> None:
+    faults = verify(corpus, lambda entry: on_record())
+    if faults:
+        first = faults[0]
+        raise CorpusError(
+            f"{corpus.path}: {first.record} at {first.start}:{first.stop}",
+            expected="bytes as the registry describes them",
+            found=f"{first.fault} ({len(faults)} faults in all)",
+            remedy="`aunn-data verify` lists them; restore the corpus from a copy",
+        )
+
+
+def _regions(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return [
+        (row["name"], row["record"], text)
+        for row in rows
+        for text in ([row["region"]] if isinstance(row["region"], str) else row["region"])
+    ]
+
+
+def _holdout(corpus: Corpus, row: tuple[str, str, str]) -> Holdout:
+    name, record, text = row
+    region = corpus.entries.named(record).geometry.parse_region(text, f"holdout {name!r} of {record}")
+    return Holdout(name, record, region)

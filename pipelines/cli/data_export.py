@@ -1,0 +1,55 @@
+"""aunn-data export."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from aunn_data.corpus import Corpus
+from pipelines import export as flow
+from pipelines.cli.common import bar, corpus_option, output_options, print_json
+
+
+@click.command()
+@click.argument("records", nargs=-1)
+@corpus_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True, help="Folder to fill."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+@click.option("--version", type=int, help="Of an older version of the corpus.")
+@output_options
+def export(
+    records: tuple[str, ...],
+    corpus: Path,
+    out: Path,
+    overwrite: bool,
+    version: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write records (all by default) back as files of their own format, those of one source into one file.
+
+    Lossy formats come back in a lossless one, with its suffix added: photo.jpg as photo.jpg.png.
+
+    \b
+    Example:
+      aunn-data export brain.nii.gz --out restored --corpus corpus
+    """
+    opened = Corpus.open(corpus, version)
+    entries = sorted((opened.entries.named(r) for r in records), key=lambda e: e.header_start)
+    chosen = entries if records else list(opened.entries)
+    with bar(len(chosen), "record", quiet or as_json, "export") as progress:
+        done = flow.export(opened, chosen, out, overwrite, lambda entry: progress.update())
+    for _, error in done.refused:
+        click.echo(f"refused  {error}", err=True)
+    if as_json:
+        print_json(
+            {
+                "files": [{"record": e.record, "path": str(path)} for e, path in done.files],
+                "refused": [{"source": source, "error": str(error)} for source, error in done.refused],
+            }
+        )
+    elif not quiet:
+        click.echo(f"{len(done.files):,} records in {len({path for _, path in done.files}):,} files below {out}")
+    sys.exit(max((error.exit_code for _, error in done.refused), default=0))

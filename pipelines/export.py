@@ -1,0 +1,61 @@
+"""Records back into files of their own format."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from aunn_data.corpus import Corpus
+from aunn_data.errors import AunnError, InputError
+from aunn_data.registry import Entry
+from pipelines import formats
+
+
+@dataclass
+class Exported:
+    """The file of each record, and what could not be written."""
+
+    files: list[tuple[Entry, Path]] = field(default_factory=list)
+    refused: list[tuple[str, AunnError]] = field(default_factory=list)
+
+
+def export(
+    corpus: Corpus,
+    entries: Sequence[Entry],
+    folder: Path,
+    overwrite: bool = False,
+    on_record: Callable[[Entry], object] = lambda entry: None,
+) -> Exported:
+    """Writes records below a folder, those of one source into one file, in order. Bad ones land in ``refused``."""
+    done = Exported()
+    for source, group in groupby(entries, key=lambda entry: entry.source):
+        members = list(group)
+        try:
+            path = target(folder, source, overwrite)
+            path = formats.named(members[0].format).write([corpus.record(entry) for entry in members], path)
+            done.files.extend((entry, path) for entry in members)
+        except (AunnError, OSError) as error:
+            done.refused.append((source, _as_input_error(source, error)))
+        for entry in members:
+            on_record(entry)
+    return done
+
+
+def target(folder: Path, source: str, overwrite: bool) -> Path:
+    """The file for a source below a folder; InputError if it would lie outside or is there already."""
+    path = folder / source
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise InputError(
+            source, expected="a name below the folder", found="one that leads out", remedy="do not trust it"
+        )
+    if path.exists() and not overwrite:
+        raise InputError(path, expected="no such file yet", found="one", remedy="use --overwrite or another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _as_input_error(source: str, error: Exception) -> AunnError:
+    if isinstance(error, AunnError):
+        return error
+    return InputError(source, expected="to write the file", found=str(error), remedy="check the folder")

@@ -1,0 +1,224 @@
+"""Files and folders into a corpus: walk, recognise, read, commit in batches; nothing is skipped unreported."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from aunn_data.corpus import ADDRESS_BITS, Corpus
+from aunn_data.errors import InputError, RequestError
+from aunn_data.geometry import Layout
+from aunn_data.record import Record
+from aunn_data.registry import Entry
+from pipelines import formats
+from pipelines.chess import pgn
+
+BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
+BATCH_RECORDS = 4096  # … or it has this many records
+
+
+@dataclass(frozen=True)
+class Options:
+    """How sources go in. ``layout`` None takes each format's own; ``chess`` is the payload of games."""
+
+    layout: Layout | None = None
+    chess: Literal["boards", "pgn"] = "boards"
+    prefix: str = ""
+
+
+@dataclass
+class Report:
+    """What became of every source."""
+
+    corpus: Corpus
+    ingested: list[tuple[Path, Entry]] = field(default_factory=list)
+    unchanged: list[tuple[Path, Entry]] = field(default_factory=list)
+    refused: list[tuple[Path, InputError]] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Payload bytes that went in."""
+        return sum(entry.payload_bytes for _, entry in self.ingested)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to ingest and the name its records get."""
+
+    path: Path
+    name: str
+
+
+def open_or_create(path: Path, address_bits: int | None) -> Corpus:
+    """The corpus at ``path``, made if there is none. RequestError if it has another width than asked for."""
+    if not (path / "zarr.json").exists():
+        return Corpus.create(path, address_bits or ADDRESS_BITS)
+    corpus = Corpus.open(path)
+    if address_bits not in (None, corpus.address_bits):
+        raise RequestError(
+            "--address-bits",
+            expected=f"the corpus's own width, {corpus.address_bits}",
+            found=str(address_bits),
+            remedy="leave the option out, or name another corpus",
+        )
+    return corpus
+
+
+def ingest(
+    paths: Sequence[Path],
+    corpus: Corpus,
+    options: Options | None = None,
+    on_source: Callable[[Source], object] = lambda source: None,
+    on_bytes: Callable[[int], object] = lambda count: None,
+) -> Report:
+    """Ingests files and folders. Bad ones land in the report; good ones beside them go in; known ones stay as they are.
+
+    ``on_source`` is called before a file is read, ``on_bytes`` with source bytes done.
+    """
+    options = options or Options()
+    report = Report(corpus)
+    batch = _Batch(report, on_bytes)
+    for found in walk(paths, corpus.path, options.prefix):
+        if isinstance(found, InputError):
+            report.refused.append((Path(found.where), found))
+            continue
+        on_source(found)
+        try:
+            for record, sha256 in _new_records(found, options, report):
+                batch.add(found, record, sha256)
+        except InputError as error:
+            report.refused.append((found.path, error))
+        batch.source_bytes += found.path.stat().st_size if found.path.exists() else 0
+        batch.commit_if_full()
+    batch.commit()
+    return report
+
+
+def walk(paths: Sequence[Path], corpus: Path, prefix: str = "") -> Iterator[Source | InputError]:
+    """All files below the paths in a fixed order, named by their path below the folder given; the corpus left out."""
+    for path in paths:
+        if not path.is_dir():
+            yield _source(path, path.name, prefix)
+            continue
+        errors: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=errors.append):
+            folders[:] = sorted(f for f in folders if Path(folder, f).resolve() != corpus.resolve())
+            for file in sorted(files):
+                found = Path(folder, file)
+                yield _source(found, found.relative_to(path).as_posix(), prefix)
+        for error in errors:
+            yield InputError(
+                error.filename, expected="a readable folder", found=error.strerror or "", remedy="check its permissions"
+            )
+
+
+def _source(path: Path, name: str, prefix: str) -> Source | InputError:
+    try:
+        (prefix + name).encode()
+    except UnicodeEncodeError:
+        return InputError(repr(path), expected="a name in UTF-8", found="other bytes", remedy="rename the file")
+    if path.exists() and not path.is_file():
+        return InputError(path, expected="a regular file", found="a device, pipe or socket", remedy="leave it out")
+    return Source(path, prefix + name)
+
+
+def _new_records(source: Source, options: Options, report: Report) -> Iterator[tuple[Record, str]]:
+    """The records of a source that the corpus lacks, and the source's SHA-256; the rest goes to the report."""
+    format = formats.recognise(source.path)
+    with source.path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if (known := _known(source.name, report)) and known.source_sha256 == sha256 and not _differs(known, options):
+        report.unchanged.append((source.path, known))
+        return
+    read = partial(pgn.read, payload=options.chess) if format is formats.pgn else format.read
+    for found in read(source.path, source.name):
+        if isinstance(found, InputError):
+            report.refused.append((source.path, found))
+        elif known := _known(found.header.record, report):
+            if known.source_sha256 != sha256 or _differs(known, options):
+                raise _taken(source, known, sha256)
+            report.unchanged.append((source.path, known))
+        else:
+            yield _laid_out(found, options), sha256
+
+
+def _known(record: str, report: Report) -> Entry | None:
+    entries = report.corpus.entries
+    return entries.named(record) if record in entries else None
+
+
+def _differs(known: Entry, options: Options) -> bool:
+    """Was the record ingested with other options than these?"""
+    other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
+    return other_layout or (known.modality == "chess" and known.format != pgn.FORMAT_OF[options.chess])
+
+
+def _laid_out(record: Record, options: Options) -> Record:
+    geometry = record.header.geometry
+    if options.layout is None or len(geometry.shape) == 1:  # text and other sequences are always packed
+        return record
+    header = replace(record.header, geometry=replace(geometry, layout=options.layout))
+    return replace(record, header=header)
+
+
+def _taken(source: Source, known: Entry, sha256: str) -> InputError:
+    other = "another content" if known.source_sha256 != sha256 else f"other options ({known.layout}, {known.format})"
+    return InputError(
+        source.path,
+        expected=f"the content that record {known.record!r} was made from",
+        found=other,
+        remedy="committed bytes never change: ingest this one under another name with --prefix",
+    )
+
+
+class _Batch:
+    """Records that wait to be committed together."""
+
+    def __init__(self, report: Report, on_bytes: Callable[[int], object]):
+        self.report, self.on_bytes = report, on_bytes
+        self.records: list[tuple[Source, Record, str]] = []
+        self.names: dict[str, Source] = {}
+        self.memory = self.source_bytes = 0
+
+    def add(self, source: Source, record: Record, sha256: str) -> None:
+        name = record.header.record
+        if name in self.names:
+            raise InputError(
+                source.path,
+                expected=f"one source for record {name!r}",
+                found=f"{self.names[name].path} of the same name",
+                remedy="ingest one of them with --prefix",
+            )
+        self.names[name] = source
+        self.records.append((source, record, sha256))
+        self.memory += record.header.geometry.payload_bytes
+        if len(self.records) >= BATCH_RECORDS:
+            self.commit()
+
+    def commit_if_full(self) -> None:
+        if self.memory >= BATCH_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        self._append(self.records)
+        self.on_bytes(self.source_bytes)
+        self.records, self.names, self.memory, self.source_bytes = [], {}, 0, 0
+
+    def _append(self, records: list[tuple[Source, Record, str]]) -> None:
+        """One commit; if a record turns out bad or too big while it is written, halves find it and let the rest in."""
+        if not records:
+            return
+        try:
+            entries = self.report.corpus.append([r for _, r, _ in records], [s for _, _, s in records])
+        except InputError as error:
+            if len(records) == 1:
+                self.report.refused.append((records[0][0].path, error))
+                return
+            middle = len(records) // 2
+            self._append(records[:middle])
+            self._append(records[middle:])
+            return
+        self.report.ingested.extend((s.path, e) for (s, _, _), e in zip(records, entries, strict=True))
