@@ -1,0 +1,58 @@
+"""features_BF -> logits_BV: a plain multilayer perceptron of residual pairs; V = 256 possible bytes.
+
+Legend: B batch, F features, W width, V = 256.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aunn_model.embedding import Embedding, Fields
+
+BYTES = 256
+
+
+class Pair(nn.Module):
+    """h + out(silu(in(rmsnorm(h)))): two hidden matrices, the second zero at the start so that depth begins as identity."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, h_BW: Tensor) -> Tensor:
+        """(B, W) -> (B, W)."""
+        out: Tensor = h_BW + self.outer(functional.silu(self.inner(self.norm(h_BW))))
+        return out
+
+
+class Network(nn.Module):
+    """Given nothing but absolute addresses, the logits of the bytes that stand there."""
+
+    def __init__(self, fields: Fields, width: int, pairs: int):
+        super().__init__()
+        self.embedding = Embedding(fields)
+        self.entry = nn.Linear(self.embedding.features, width)
+        self.pairs = nn.ModuleList(Pair(width) for _ in range(pairs))
+        self.norm = nn.RMSNorm(width)
+        self.exit = nn.Linear(width, BYTES)
+        # Features of an address have unit norm or so: unit weights make first activations of unit size.
+        nn.init.normal_(self.entry.weight)
+        nn.init.normal_(self.entry.bias, std=0.1)
+        nn.init.normal_(self.exit.weight, std=0.2 / width**0.5)
+        nn.init.zeros_(self.exit.bias)
+
+    def forward(self, addresses_B: Tensor) -> Tensor:
+        """(B,) int64 -> (B, V) float32 logits."""
+        with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
+            h_BW = functional.silu(self.entry(self.embedding(addresses_B)))
+        for pair in self.pairs:
+            h_BW = pair(h_BW)
+        logits_BV: Tensor = self.exit(self.norm(h_BW)).float()
+        return logits_BV
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The square matrices that Muon orthogonalises the updates of."""
+        return [weight for pair in self.pairs for weight in (pair.inner.weight, pair.outer.weight)]

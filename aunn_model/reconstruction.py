@@ -1,0 +1,54 @@
+"""Ask for any address: what the network holds to stand there, and how sure it is.
+
+Legend: N addresses, V = 256.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from aunn_model.network import BYTES, Network
+
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For N addresses: expected_N float64 expected byte, likeliest_N uint8, entropy_N float32 bits, and nats_N float32,
+    the surprise at the true byte in bits where truth was given (NaN elsewhere)."""
+
+    expected_N: npt.NDArray[np.float64]
+    likeliest_N: npt.NDArray[np.uint8]
+    entropy_N: npt.NDArray[np.float32]
+    surprise_N: npt.NDArray[np.float32]
+
+
+@torch.no_grad()
+def predict(
+    network: Network,
+    addresses_N: npt.NDArray[np.int64],
+    truth_N: npt.NDArray[np.uint8] | None = None,
+    on_addresses: Callable[[int], object] = lambda count: None,
+) -> Prediction:
+    """The network's distribution at each address, summed up. int64 addresses, any below 2^63."""
+    device = next(network.parameters()).device
+    values_V = torch.arange(BYTES, dtype=torch.float64, device=device)
+    parts: list[tuple[npt.NDArray[np.float64], ...]] = []
+    for start in range(0, len(addresses_N), CHUNK):
+        chunk = torch.from_numpy(addresses_N[start : start + CHUNK]).to(device)
+        log_BV = network(chunk).double().log_softmax(1)
+        probability_BV = log_BV.exp()
+        entropy_B = -(probability_BV * log_BV).sum(1) / np.log(2)
+        if truth_N is None:
+            surprise_B = torch.full_like(entropy_B, torch.nan)
+        else:
+            true_B = torch.from_numpy(truth_N[start : start + CHUNK].astype(np.int64)).to(device)
+            surprise_B = -log_BV.gather(1, true_B[:, None])[:, 0] / np.log(2)
+        columns = (probability_BV @ values_V, log_BV.argmax(1), entropy_B, surprise_B)
+        parts.append(tuple(column.cpu().numpy() for column in columns))
+        on_addresses(len(chunk))
+    expected, likeliest, entropy, surprise = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Prediction(expected, likeliest.astype(np.uint8), entropy.astype(np.float32), surprise.astype(np.float32))

@@ -1,0 +1,106 @@
+"""A run's folder: what it was trained on and how, its checkpoints, its log.
+
+``run.json`` (written once, before the first step), ``log.jsonl`` (a line of metrics a second), ``checkpoint-<step>/``.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aunn_data.corpus import Corpus
+from aunn_data.errors import CorpusError, RequestError
+from aunn_model import checkpoint
+from aunn_model.network import Network
+from aunn_model.training import Settings, State, begin
+from pipelines.fields import fields_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``run.json`` says: the corpus and its version, the holdouts left out, the settings."""
+
+    corpus: str
+    version: int
+    address_bits: int
+    holdouts: tuple[tuple[str, str, str], ...]
+    settings: Settings
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """The run in a folder. RequestError if there is none, CorpusError if its file is damaged."""
+        path = folder / "run.json"
+        if not path.exists():
+            raise RequestError(
+                folder, expected="a run", found="no run.json there", remedy="`aunn-model train --out` makes one"
+            )
+        try:
+            said = json.loads(path.read_text())
+            settings = Settings(**said.pop("settings"))
+            return cls(**{**said, "holdouts": tuple(map(tuple, said["holdouts"])), "settings": settings})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorpusError(
+                path, expected="a run's description", found=str(error), remedy="restore it, or train again"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Writes ``run.json`` whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        building = folder / f".run.json.{os.getpid()}"
+        building.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        building.replace(folder / "run.json")
+
+    def open_corpus(self, folder: Path | None = None) -> Corpus:
+        """The corpus the run was trained on, at the version it was trained on; ``folder`` if it has moved."""
+        corpus = Corpus.open(folder or Path(self.corpus), self.version)
+        if corpus.address_bits != self.address_bits:
+            raise RequestError(
+                corpus.path,
+                expected=f"the corpus of the run, with {self.address_bits} address bits",
+                found=f"{corpus.address_bits}",
+                remedy="name the right one with --corpus",
+            )
+        return corpus
+
+
+def device() -> torch.device:
+    """A GPU if torch sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fresh(corpus: Corpus, settings: Settings) -> State:
+    """A network at step 0 that depends on the corpus' geometries, the settings and the seed alone."""
+    torch.manual_seed(settings.seed)
+    network = Network(fields_of(corpus, settings.octave_decay), settings.width, settings.pairs)
+    return begin(network.to(device()), settings)
+
+
+def load(folder: Path, corpus: Corpus, run: Run) -> State:
+    """The newest checkpoint of a run. RequestError if there is none yet."""
+    saved = checkpoint.found(folder)
+    if not saved:
+        raise RequestError(folder, expected="a checkpoint", found="none yet", remedy="run `aunn-model train` again")
+    state = fresh(corpus, run.settings)
+    restore(saved[-1], state)
+    return state
+
+
+def restore(path: Path, state: State) -> None:
+    """Puts a checkpoint into a state; CorpusError if it is damaged."""
+    try:
+        checkpoint.load(path, state)
+    except checkpoint.CheckpointError as error:
+        raise CorpusError(
+            path,
+            expected="a checkpoint of this run",
+            found=str(error),
+            remedy="remove this checkpoint: the one before it, or a new training, takes its place",
+        ) from error
+
+
+def settings_of(table: dict[str, Any]) -> Settings:
+    """Settings from a run.toml's keys, whose kinds are those of the defaults."""
+    return Settings(**{f.name: type(f.default)(table[f.name]) for f in fields(Settings) if f.name in table})
