@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import ZstdCodec
 
 from aunn_data import header as headers
-from aunn_data import payload
+from aunn_data import payload, spans
 from aunn_data.allocation import Place, aligned, place
 from aunn_data.errors import CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
 from aunn_data.header import Header
 from aunn_data.record import Record
 from aunn_data.registry import Entry, Holdout, Registry
+from aunn_data.spans import Spans
 
 FORMAT = "aunn-corpus"
 FORMAT_VERSION = 1
@@ -127,6 +128,24 @@ class Corpus:
     def read_missing(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
         """The marks at addresses ``start:stop``: True where a byte belongs to an element its source lacks."""
         return self._read(self._missing, start, stop)
+
+    def gather(self, spans_S: Spans) -> npt.NDArray[np.uint8]:
+        """(N,) uint8 bytes at all addresses of the spans, ascending; a shard is decoded once."""
+        rank, out = spans.ranks(spans_S), np.empty(spans.size(spans_S), np.uint8)
+        done, shard = 0, 0
+        while done < len(out):
+            number = int(np.searchsorted(rank, done, side="right")) - 1
+            shard = max(shard, int(spans_S[number, 0]) // self.shard)  # shards that no span touches are passed over
+            start, stop = shard * self.shard, min((shard + 1) * self.shard, int(spans_S[-1, 1]))
+            last = int(np.searchsorted(spans_S[:, 0], stop))
+            ends = np.zeros(stop - start + 1, np.int8)
+            inside = np.clip(spans_S[number:last], start, stop) - start
+            np.add.at(ends, inside[:, 0], 1)
+            np.add.at(ends, inside[:, 1], -1)
+            found = self.read(start, stop)[np.cumsum(ends[:-1], dtype=np.int8).view(np.bool_)]
+            out[done : done + len(found)] = found
+            done, shard = done + len(found), shard + 1
+        return out
 
     def header(self, entry: Entry) -> Header:
         """The header of a record, from the byte list."""
@@ -328,7 +347,7 @@ def _create_arrays(path: Path, address_bits: int) -> None:
             chunks=(1 << min(CHUNK_BITS, shard_bits),),
             shards=(1 << shard_bits,),
             fill_value=0,
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            compressors=[ZstdCodec(level=3, checksum=True)],
         )
 
 

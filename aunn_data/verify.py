@@ -1,4 +1,4 @@
-"""Does the byte list hold what the registry says? Every header, every payload, against hashes and against each other."""
+"""Does the byte list hold what the registry says? Every header, every payload, against hashes and each other."""
 
 import hashlib
 from collections.abc import Callable, Iterator

@@ -5,10 +5,10 @@ Legend: B batch; K address bits; C classes of addresses; F = 3K features. Nothin
     bit_gain_k * (2 bit_k - center_k),   wave_gain_k * sin(2 pi phase_k),   wave_gain_k * cos(2 pi phase_k)
 
 where phase_k is the coordinate that the bits of k's axis spell up to k, as a fraction of twice that octave: a wave of
-period 2^(i+2) elements for the i-th bit of an axis. center_k is 1, and 0 for the bits that no address of the corpus has
-set, so that these are silent until an address beyond is asked for. Which bits make an axis, and the gains, differ from one range of
-addresses to another (volumes of other pitches, text without axes): ``Fields`` says so, a piecewise constant function
-of the address that follows from how addresses were handed out.
+period 2^(i+2) elements for the i-th bit of an axis. center_k is 1, and 0 for the bits that no address of the corpus
+has set: these are silent until an address beyond is asked for. Which bits make an axis, and the gains, differ from one
+range of addresses to another (volumes of other pitches, text without axes): ``Fields`` says so, a piecewise constant
+function of the address that follows from how addresses were handed out.
 """
 
 import math
@@ -62,4 +62,6 @@ class Embedding(nn.Module):
             phases_BK[here] = bits_BK[here] @ self.phase_CKK[number]
         turns_BK = phases_BK.mul_(2 * math.pi)
         wave_BK, bit_BK = self.wave_gain_CK[class_B], self.bit_gain_CK[class_B]
-        return torch.cat([(2 * bits_BK - self.center_K) * bit_BK, turns_BK.sin() * wave_BK, turns_BK.cos() * wave_BK], dim=1)
+        return torch.cat(
+            [(2 * bits_BK - self.center_K) * bit_BK, turns_BK.sin() * wave_BK, turns_BK.cos() * wave_BK], dim=1
+        )

@@ -13,7 +13,7 @@ BYTES = 256
 
 
 class Pair(nn.Module):
-    """h + out(silu(in(rmsnorm(h)))): two hidden matrices, the second zero at the start so that depth begins as identity."""
+    """h + outer(silu(inner(rmsnorm(h)))); the outer matrix is zero at first, so that depth begins as identity."""
 
     def __init__(self, width: int):
         super().__init__()

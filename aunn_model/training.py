@@ -139,10 +139,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def best_precision(device: torch.device, width: int, batch: int) -> str:
-    """"bf16" if this processor multiplies bfloat16 matrices faster than float32 ones, "float32" if not."""
+    """ "bf16" if this processor multiplies bfloat16 matrices faster than float32 ones, "float32" if not."""
     seconds = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = torch.randn(batch, width, device=device, dtype=dtype), torch.randn(width, width, device=device, dtype=dtype)
+        a, b = (
+            torch.randn(batch, width, device=device, dtype=dtype),
+            torch.randn(width, width, device=device, dtype=dtype),
+        )
         times = []
         for _ in range(5):
             began = time.perf_counter()

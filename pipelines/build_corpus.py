@@ -1,8 +1,6 @@
 """A whole corpus from a corpus.toml, or the finish of what ``ingest`` gathered: checked, held out, described."""
 
-import difflib
 import random
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from aunn_data.geometry import LAYOUTS, Region
 from aunn_data.registry import Entry, Holdout
 from aunn_data.verify import verify
 from pipelines.card import write_card
+from pipelines.config import check_keys, read_toml
 from pipelines.ingest import Options, Report, ingest, open_or_create
 
 DEFAULT_HOLDOUT = "default"
@@ -62,13 +61,7 @@ def build(
 
 def read_plan(path: Path) -> dict[str, Any]:
     """A corpus.toml, every key known and every value of its kind. RequestError if not."""
-    try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RequestError(
-            path, expected="a readable TOML file", found=str(error), remedy="`aunn-data build-corpus --help` shows one"
-        ) from error
-    check_keys(str(path), plan, _TOP)
+    plan = read_toml(path, _TOP)
     for kind, schema, needed in (("source", _SOURCE, ("path",)), ("holdout", _HOLDOUT, ("name", "record", "region"))):
         for number, row in enumerate(plan.get(kind, []), start=1):
             where = f"{path} [[{kind}]] {number}"
@@ -77,25 +70,6 @@ def read_plan(path: Path) -> dict[str, Any]:
                 if key not in row:
                     raise RequestError(where, expected=f"the key {key!r}", found="none", remedy="add it")
     return plan
-
-
-def check_keys(where: str, table: Any, schema: dict[str, Any]) -> None:
-    """RequestError for a key that the schema lacks (with the nearest one it has) or a value of another kind."""
-    if not isinstance(table, dict):
-        raise RequestError(where, expected="a table of keys", found=repr(table), remedy="write it as key = value")
-    for key, value in table.items():
-        if key not in schema:
-            near = difflib.get_close_matches(key, schema, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            raise RequestError(where, expected=f"keys among {', '.join(schema)}", found=repr(key), remedy=hint)
-        kind = schema[key]
-        choices = isinstance(kind, tuple) and all(isinstance(choice, str) for choice in kind)
-        fits = value in kind if choices else isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        if not fits:
-            wanted = " or ".join(
-                kind if choices else [k.__name__ for k in (kind if isinstance(kind, tuple) else [kind])]
-            )
-            raise RequestError(f"{where}: {key}", expected=wanted, found=repr(value), remedy="change the value")
 
 
 def default_holdouts(corpus: Corpus) -> list[Holdout]:

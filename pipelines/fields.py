@@ -21,7 +21,7 @@ LIST_NORM = 2.0  # of all features together where there are no axes: lists are l
 
 
 def fields_of(corpus: Corpus, octave_decay: float) -> Fields:
-    """The fields of every address of a corpus; ``octave_decay`` < 1 is the gain of a wave over that of twice its length."""
+    """The fields of every address; ``octave_decay`` < 1 is the gain of a wave over that of twice its length."""
     classes: dict[Axes, int] = {(): 0}
     starts, numbers = [0], [0]
     top = 1
@@ -58,7 +58,11 @@ def _tables(
         for k in range(bits):
             phase_KK[: k + 1, k] = 2.0 ** (np.arange(k + 1) - k - 2)
         gain = np.where(np.arange(bits) < used, LIST_NORM / np.sqrt(2 * used), LIST_NORM / np.sqrt(2 * bits))
-        return phase_KK.astype(np.float32), gain.astype(np.float32), np.where(np.arange(bits) < used, gain, 0).astype(np.float32)
+        return (
+            phase_KK.astype(np.float32),
+            gain.astype(np.float32),
+            np.where(np.arange(bits) < used, gain, 0).astype(np.float32),
+        )
     bit_gain_K, wave_gain_K = np.full(bits, BIT_GAIN), np.zeros(bits)
     longest = max(len(axis) for axis in axes)
     for axis in axes:

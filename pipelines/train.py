@@ -1,30 +1,25 @@
 """A corpus into a network: gather what is trainable, train, checkpoint, go on where a run was stopped."""
 
 import json
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from aunn_data import spans
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
 from aunn_data.sampling import Sampler, trainable
-from aunn_data.spans import Spans
 from aunn_model import checkpoint
 from aunn_model.training import Metrics, Settings, State, best_precision, steps_within, train
 from pipelines import runs
-from pipelines.build_corpus import check_keys
+from pipelines.config import read_toml
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
-READ_GAP = 1 << 16  # spans nearer to one another than this are read in one go
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Batches:
                 corpus.path, expected="bytes to train on", found="none", remedy="ingest something that is not held out"
             )
         self.device = runs.device()
-        self.bytes_N = torch.from_numpy(gather(corpus, self.sampler.spans)).to(self.device)
+        self.bytes_N = torch.from_numpy(corpus.gather(self.sampler.spans)).to(self.device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step: a pure function of corpus, holdouts, seed and step."""
@@ -94,34 +89,12 @@ class Batches:
         return addresses_B, self.bytes_N[torch.from_numpy(ranks_B).to(self.device)].long()
 
 
-def gather(corpus: Corpus, spans_S: Spans) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(N,) uint8 bytes of the spans in order of rank; near spans are read together, held-out bytes between dropped."""
-    rank, out = spans.ranks(spans_S), np.empty(spans.size(spans_S), np.uint8)
-    far = np.flatnonzero(spans_S[1:, 0] - spans_S[:-1, 1] > READ_GAP) + 1
-    for first, last in zip([0, *far], [*far, len(spans_S)], strict=True):
-        group = spans_S[first:last]
-        for start in range(int(group[0, 0]), int(group[-1, 1]), corpus.shard):
-            stop = min(start + corpus.shard, int(group[-1, 1]))
-            data = corpus.read(start, stop)
-            clipped = np.clip(group, start, stop)
-            for (low, high), (a, _), r in zip(clipped, group, rank[first:last], strict=True):
-                if low < high:
-                    out[r + low - a : r + high - a] = data[low - start : high - start]
-    return out
-
-
 def read_settings(path: Path | None, **overrides: Any) -> Settings:
     """Settings from a run.toml (every key known, of its kind) with the command line's on top."""
     table: dict[str, Any] = {}
     if path is not None:
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RequestError(
-                path, expected="a readable TOML file", found=str(error), remedy="`aunn-model train --help` shows one"
-            ) from error
         kinds = {f.name: (int, float) if isinstance(f.default, float) else type(f.default) for f in fields(Settings)}
-        check_keys(str(path), table, {**kinds, "precision": ("auto", "bf16", "float32")})
+        table = read_toml(path, {**kinds, "precision": ("auto", "bf16", "float32")})
     table |= {name: value for name, value in overrides.items() if value is not None}
     for name in ("width", "pairs", "batch"):
         if table.get(name, 1) < 1:
@@ -129,9 +102,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     return runs.settings_of(table)
 
 
-def _begin_or_resume(
-    corpus: Corpus, folder: Path, settings: Settings, seconds: float | None, batches: Batches
-) -> Run:
+def _begin_or_resume(corpus: Corpus, folder: Path, settings: Settings, seconds: float | None, batches: Batches) -> Run:
     geometry_of = {entry.record: entry.geometry for entry in corpus.entries}
     holdouts = tuple(
         (h.holdout, h.record, geometry_of[h.record].format_region(h.region))

@@ -1,0 +1,88 @@
+"""aunn-model reconstruct."""
+
+import json
+from pathlib import Path
+
+import click
+
+from aunn_data.corpus import Corpus
+from pipelines import reconstruct as flow
+from pipelines import runs
+from pipelines.cli.common import output_options, parse_span, print_json
+from pipelines.cli.model_evaluate import figures_table, judge, run_corpus_option
+from pipelines.picture import draw
+
+MOST_PICTURES = 24
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--holdout", help="Reconstruct a holdout of this name.")
+@click.option("--record", help="Reconstruct regions of this record.")
+@click.option("--region", "regions", multiple=True, help="AXIS=START:STOP,… of --record; axes left out are whole.")
+@click.option("--span", callback=lambda ctx, param, value: value and parse_span(value), help="Addresses START:STOP.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reconstruction"), show_default=True)
+@run_corpus_option
+@output_options
+def reconstruct(
+    run: Path,
+    holdout: str | None,
+    record: str | None,
+    regions: tuple[str, ...],
+    span: tuple[int, int] | None,
+    out: Path,
+    corpus: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fill a holdout, a region or a span of addresses with what the network predicts.
+
+    For each record: the record in its own format with the prediction in place, a mask (1 = predicted), an uncertainty
+    map (bits), a picture; and one report.json with the figures beside those of classical fills.
+
+    \b
+    Examples:
+      aunn-model reconstruct run --holdout default --out restored
+      aunn-model reconstruct run --record brain.nii.gz --region z=8:12,y=0:64,x=:
+    """
+    opened = runs.Run.read(run).open_corpus(corpus)
+    targets = _targets(opened, holdout, record, regions, span)
+    files: list[Path] = []
+
+    def on_record(found: flow.Reconstruction) -> None:
+        written = flow.write(found, out)
+        files.extend(written)
+        if len(files) <= 4 * MOST_PICTURES:
+            files.append(draw(found, written[0].with_name(flow.file_name(found.target.entry) + ".picture.png")))
+
+    figures = judge(run, opened, targets, quiet or as_json, on_record)
+    found = {"run": str(run), "holdout": holdout, **flow.summary(figures), "files": [str(path) for path in files]}
+    report = out / "report.json"
+    report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found["files"].append(str(report))
+    if as_json:
+        print_json(found)
+        return
+    click.echo(figures_table(found))
+    if not quiet:
+        pictures = [path for path in files if path.name.endswith(".picture.png")]
+        click.echo(f"{len(files) + 1} files below {out}; look at {pictures[0]}")
+
+
+def _targets(
+    corpus: Corpus,
+    holdout: str | None,
+    record: str | None,
+    regions: tuple[str, ...],
+    span: tuple[int, int] | None,
+) -> list[flow.Target]:
+    if sum([holdout is not None, record is not None, span is not None]) != 1:
+        raise click.UsageError("name what to reconstruct: --holdout, --record with --region, or --span")
+    if holdout is not None:
+        return flow.holdout_targets(corpus, holdout)
+    if span is not None:
+        return flow.span_targets(corpus, *span)
+    if not regions:
+        raise click.UsageError("--record needs at least one --region")
+    assert record is not None
+    return flow.region_targets(corpus, record, regions)

@@ -1,0 +1,152 @@
+"""A picture of a reconstruction for people: given | predicted | truth | error | uncertainty."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from pipelines.fills import SPATIAL
+from pipelines.reconstruct import Reconstruction, categorical
+
+COLUMNS = ("given", "predicted", "truth", "|error|", "uncertainty (bits)")
+UNKNOWN = "#ff00a0"
+GLYPHS = dict(zip("KQRBNPkqrbnp.", "♔♕♖♗♘♙♚♛♜♝♞♟ ", strict=True))
+
+
+def draw(found: Reconstruction, path: Path) -> Path:
+    """Writes the picture as PNG: slices of volumes, the whole of images, boards of games, a passage of texts."""
+    entry = found.target.entry
+    if entry.modality == "chess" and entry.axes[0] == "ply":
+        figure = _boards(found)
+    elif len(entry.shape) == 1 and categorical(entry, found.record):
+        figure = _passage(found)
+    else:
+        figure = _slices(found)
+    figure.savefig(path, dpi=110, facecolor="white")
+    return path
+
+
+def _slices(found: Reconstruction) -> Figure:
+    views = _views(found)
+    figure = Figure(figsize=(3.1 * len(COLUMNS), 0.9 + 2.9 * len(views)), layout="constrained")
+    axes = figure.subplots(len(views), len(COLUMNS), squeeze=False)
+    low, high = _limits(found.truth)
+    error = np.abs(found.filled.astype(np.float64) - found.truth.astype(np.float64))
+    error_top = max(float(np.nanpercentile(error[found.target.mask], 99)), 1e-12)
+    for row, (title, cut) in zip(axes, views, strict=True):
+        given = np.ma.masked_array(_image(found, found.truth, cut), mask=_image(found, ~found.known, cut))
+        panels = (given, *(_image(found, a, cut) for a in (found.filled, found.truth, error, found.uncertainty)))
+        for axis, panel, name in zip(row, panels, COLUMNS, strict=True):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_facecolor(UNKNOWN)
+            if name == "|error|":
+                shown = axis.imshow(
+                    panel if panel.ndim == 2 else panel.mean(axis=2), cmap="inferno", vmin=0, vmax=error_top
+                )
+            elif name.startswith("uncertainty"):
+                shown = axis.imshow(panel if panel.ndim == 2 else panel.sum(axis=2), cmap="viridis", vmin=0)
+            elif panel.ndim == 3:
+                axis.imshow(np.ma.filled(np.clip((panel - low) / (high - low), 0, 1), _pink(panel)))
+                continue
+            else:
+                axis.imshow(panel, cmap="gray", vmin=low, vmax=high)
+                continue
+            figure.colorbar(shown, ax=axis, shrink=0.8)
+        row[0].set_ylabel(title)
+    for axis, name in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(name)
+    figure.suptitle(_title(found))
+    return figure
+
+
+def _views(found: Reconstruction) -> list[tuple[str, tuple[Any, ...]]]:
+    """Up to three orthogonal slices through the element of the prediction that lies most in the middle of it."""
+    axes, mask = found.target.entry.axes, found.target.mask
+    points = np.argwhere(mask)
+    centre = points[np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))]
+    spatial = [k for k, axis in enumerate(axes) if axis in SPATIAL] or list(range(len(axes)))[-2:]
+    channel = [k for k, axis in enumerate(axes) if axis == "channel" and mask.shape[k] in (3, 4)]
+    views = []
+    for fixed in spatial if len(spatial) > 2 else [None]:
+        shown = [k for k in spatial if k != fixed][-2:]
+        cut = tuple(slice(None) if k in shown or k in channel else int(centre[k]) for k in range(len(axes)))
+        others = [f"{axes[k]}={cut[k]}" for k in range(len(axes)) if isinstance(cut[k], int)]
+        views.append((" ".join(others) or " × ".join(axes[k] for k in shown), cut))
+    return views
+
+
+def _image(found: Reconstruction, array: npt.NDArray[Any], cut: tuple[Any, ...]) -> npt.NDArray[Any]:
+    """The slice as (rows, columns) or (rows, columns, 3)."""
+    piece = np.asarray(array[cut])
+    if piece.ndim == 1:
+        return piece[None]
+    return np.moveaxis(piece, 0, -1)[..., :3] if piece.ndim == 3 else piece
+
+
+def _limits(truth: npt.NDArray[Any]) -> tuple[float, float]:
+    finite = truth[np.isfinite(truth)].astype(np.float64)
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def _pink(panel: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    colour = [int(UNKNOWN[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    return np.broadcast_to(np.array(colour), panel.shape)
+
+
+def _boards(found: Reconstruction) -> Figure:
+    plies = np.flatnonzero(found.target.mask.any(axis=(1, 2)))[:4]
+    figure = Figure(figsize=(9.5, 0.8 + 3.1 * len(plies)), layout="constrained")
+    axes = figure.subplots(len(plies), 3, squeeze=False)
+    for row, ply in zip(axes, plies, strict=True):
+        given = np.where(found.known[ply], found.truth[ply], ord("."))
+        for axis, board, name in zip(row, (given, found.filled[ply], found.truth[ply]), COLUMNS[:3], strict=True):
+            axis.imshow((np.indices((8, 8)).sum(axis=0) + 1) % 2, cmap="Pastel2", vmin=0, vmax=7)
+            for (rank, file), piece in np.ndenumerate(board):
+                wrong = piece != found.truth[ply, rank, file]
+                glyph = GLYPHS.get(chr(piece), "?")
+                axis.text(file, rank, glyph, ha="center", va="center", fontsize=17, color=UNKNOWN if wrong else "black")
+            axis.set(xticks=range(8), xticklabels=list("abcdefgh"), yticks=range(8), yticklabels=range(1, 9))
+            axis.invert_yaxis()
+            axis.set_title(f"{name}, ply {ply}" if name != "given" or found.known[ply].any() else "not given")
+    figure.suptitle(_title(found))
+    return figure
+
+
+def _passage(found: Reconstruction, width: int = 72, lines: int = 14) -> Figure:
+    first = max(0, int(np.flatnonzero(found.target.mask)[0]) - 2 * width)
+    chosen = slice(first, first + width * lines)
+    figure = Figure(figsize=(15, 0.9 + 0.24 * lines * 3), layout="constrained")
+    for axis, values, name in zip(
+        figure.subplots(3, 1), (None, found.filled, found.truth), ("given", "predicted", "truth"), strict=True
+    ):
+        axis.axis("off")
+        axis.set_title(name, loc="left", fontsize=10)
+        for place in range(*chosen.indices(len(found.truth))):
+            asked = bool(found.target.mask[place])
+            value = found.truth[place] if values is None else values[place]
+            wrong = asked and value != found.truth[place]
+            text = "·" if asked and values is None else chr(value) if 32 <= value < 127 else "¶" if value == 10 else "·"
+            row, column = divmod(place - first, width)
+            colour = UNKNOWN if wrong or (asked and values is None) else "#0050b0" if asked else "black"
+            axis.text(
+                column / width, 1 - row / lines, text.replace("$", r"\$"), family="monospace", fontsize=8, color=colour
+            )
+    figure.suptitle(_title(found))
+    return figure
+
+
+def _title(found: Reconstruction) -> str:
+    figures = found.figures
+    said = f"{figures['record']}: {figures['elements']:,} elements predicted (pink: not given)"
+    if figures.get("psnr_db") is not None:
+        fills = ", ".join(f"{name} {peer['psnr_db']:.1f}" for name, peer in figures["peers"].items())
+        return f"{said}\nPSNR {figures['psnr_db']:.1f} dB; {fills}"
+    if figures["byte_accuracy"] is not None:
+        return (
+            f"{said}\n{100 * figures['byte_accuracy']:.1f} % of bytes right, {figures['bits_per_byte']:.2f} bits/byte"
+        )
+    return said

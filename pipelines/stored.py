@@ -1,0 +1,84 @@
+"""What the readers share: stored bytes as arrays, NaN as marks, what a library raises as one clear InputError."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aunn_data.errors import InputError
+from aunn_data.record import Record
+
+# Smaller payloads are read at once: a mapping holds a file descriptor until its batch is committed, and a batch may
+# have thousands of records.
+MAPPED_BYTES = 1 << 20
+SLAB_BYTES = 1 << 26
+
+
+class NanMarks:
+    """Array-like of bool, True where ``elements`` is NaN; worked out slice by slice, so that it takes no memory."""
+
+    def __init__(self, elements: npt.NDArray[Any]):
+        self.elements, self.shape, self.dtype = elements, elements.shape, np.dtype(np.bool_)
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.isnan(self.elements[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(np.isnan(self.elements), dtype)
+
+
+def nan_marks(elements: npt.NDArray[Any]) -> NanMarks | None:
+    """Marks of the elements that are NaN; None if none is."""
+    if elements.dtype.kind != "f":
+        return None
+    step = max(1, SLAB_BYTES // max(1, elements.nbytes // len(elements)))
+    slabs = (elements[start : start + step] for start in range(0, len(elements), step))
+    return NanMarks(elements) if any(np.isnan(slab).any() for slab in slabs) else None
+
+
+@contextmanager
+def refusing(where: object, expected: str, remedy: str) -> Iterator[None]:
+    """Turns what a library raises on bad bytes (any exception at all) into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(where, expected=expected, found=f"{type(error).__name__}: {error}", remedy=remedy) from error
+
+
+def element_bytes(where: object, shape: Sequence[int], itemsize: int, available: int) -> int:
+    """Bytes of an array of this shape. InputError if it has no elements, or more than there are bytes for."""
+    needed = math.prod(shape) * itemsize
+    if min(shape, default=1) < 1:
+        raise InputError(
+            where, expected="at least one element", found=f"shape {tuple(shape)}", remedy="leave the file out"
+        )
+    if needed > available:
+        raise InputError(
+            where,
+            expected=f"{needed} bytes for shape {tuple(shape)}",
+            found=f"{available}",
+            remedy="the file is cut short or its header damaged: restore it",
+        )
+    return needed
+
+
+def stored(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
+    """The array that lies in a file from ``offset`` on, row-major: mapped when big, read when small."""
+    if math.prod(shape) * dtype.itemsize >= MAPPED_BYTES:
+        return np.memmap(path, dtype, "r", offset, shape)
+    return np.fromfile(path, dtype, math.prod(shape), offset=offset).reshape(shape)
+
+
+def only(records: Sequence[Record], path: Path) -> Record:
+    """The one record of a file that holds one."""
+    if len(records) != 1:
+        raise InputError(
+            path, expected="one record for this file", found=f"{len(records)}", remedy="export them one by one"
+        )
+    return records[0]

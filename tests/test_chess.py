@@ -1,0 +1,242 @@
+"""Chess games as boards and as text: what goes in comes out, and what chess does not allow does not go in."""
+
+import io
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import chess
+import chess.pgn
+import chess.variant
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aunn_data.errors import InputError
+from aunn_data.geometry import fitted
+from aunn_data.header import canonical
+from aunn_data.record import Record
+from pipelines.chess import boards, pgn
+
+SCHOLARS_MATE = """[Event "Café, Malmö"]
+[White "Å"]
+[Result "1-0"]
+
+1. e4 e5 2. Bc4 {to f7} Nc6 3. Qh5 $6 Nf6?? (3... g6 4. Qf3) 4. Qxf7# 1-0
+"""
+OTHERS = '[Event "before"]\n\n1. d4 d5 1/2-1/2\n\n{}\n\n[Event "after"]\n\n1. c4 *\n'
+
+
+def results(path: Path, payload: pgn.Payload = "boards") -> list[Record | InputError]:
+    return list(pgn.read(path, path.name, payload))
+
+
+def records(path: Path, payload: pgn.Payload = "boards") -> list[Record]:
+    read = results(path, payload)
+    assert all(isinstance(item, Record) for item in read), read
+    return [item for item in read if isinstance(item, Record)]
+
+
+def saved(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "games.pgn"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def by_python_chess(path: Path) -> Iterator[chess.pgn.Game]:
+    """The oracle: python-chess's own reading of a file."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    handle = io.StringIO(text, newline=None)
+    while (game := chess.pgn.read_game(handle)) is not None:
+        yield game
+
+
+def told(game: chess.pgn.Game) -> tuple[str, dict[str, str], list[str]]:
+    """What must survive: the start, the tags (the result among them), the main line."""
+    return game.board().fen(), dict(game.headers), [move.uci() for move in game.mainline_moves()]
+
+
+def exported(path: Path, games: list[Record]) -> list[chess.pgn.Game]:
+    return list(by_python_chess(pgn.write(games, path)))
+
+
+def frame(record: Record, ply: int) -> list[str]:
+    """A board as chess players print it, rank 8 on top."""
+    return [bytes(rank).decode() for rank in record.elements[ply][::-1]]
+
+
+def test_boards_of_scholars_mate(tmp_path: Path) -> None:
+    """Every ply is the board a chess player would draw, and the header tells tags, result and what was dropped."""
+    (record,) = records(saved(tmp_path, SCHOLARS_MATE))
+    assert record.elements.shape == (8, 8, 8)
+    assert frame(record, 0) == ["rnbqkbnr", "pppppppp", *["........"] * 4, "PPPPPPPP", "RNBQKBNR"]
+    assert frame(record, 1)[4:7] == ["....P...", "........", "PPPP.PPP"]
+    assert frame(record, 7) == [
+        "r.bqkb.r",
+        "pppp.Qpp",
+        "..n..n..",
+        "....p...",
+        "..B.P...",
+        "........",
+        "PPPP.PPP",
+        "RNB.K.NR",
+    ]
+    assert chr(record.elements[7][6][5]) == "Q", "rank 7, file f"
+    assert record.header.record == "games.pgn#1"
+    assert record.header.source == "games.pgn"
+    assert record.header.geometry.extent == 8 * 64
+    assert fitted(record.header.geometry, record.elements) == record.header.geometry
+    assert record.header.metadata == {
+        "tags": [["Event", "Café, Malmö"], ["White", "Å"], ["Result", "1-0"]],
+        "result": "1-0",
+        "encoding": "utf-8",
+        "dropped": {"comments": 1, "variations": 1, "nags": 2},
+    }
+
+
+def test_header_holds_no_moves(tmp_path: Path) -> None:
+    """Two games that differ in their moves alone have the same header, so no held-out board leaks through it."""
+    first = saved(tmp_path, '[Event "x"]\n\n1. e4 e5 2. Nf3 *\n')
+    header = canonical(records(first)[0].header.line().decode())
+    second = saved(tmp_path, '[Event "x"]\n\n1. d4 d5 2. c4 *\n')
+    assert canonical(records(second)[0].header.line().decode()) == header
+
+
+def test_text_payload_is_the_file(tmp_path: Path) -> None:
+    """The texts of all games, one after another, are the file's bytes: byte order mark, CRLF, blank lines, comments."""
+    text = "\n% escaped\n" + SCHOLARS_MATE + "\n\n; between\n" + SCHOLARS_MATE.replace("\n", "\r\n") + "\r\n\n\n"
+    for encoding in ("utf-8", "utf-8-sig", "latin-1"):
+        path = saved(tmp_path, text, encoding)
+        games = records(path, "pgn")
+        assert [game.header.record for game in games] == ["games.pgn#1", "games.pgn#2"]
+        assert games[1].elements.tobytes().startswith(b"[Event")
+        assert games[0].header.geometry.layout == "packed"
+        assert games[0].header.metadata == {"encoding": encoding}
+        assert b"".join(game.elements.tobytes() for game in games) == path.read_bytes()
+        assert pgn.write(games, tmp_path / "out.pgn").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_export_keeps_the_encoding(tmp_path: Path, encoding: str) -> None:
+    """Boards are exported in the encoding they came in, with one byte order mark if there was one."""
+    path = saved(tmp_path, SCHOLARS_MATE * 2, encoding)
+    out = pgn.write(records(path), tmp_path / "out.pgn").read_bytes()
+    assert out.count("Malmö".encode(encoding.removesuffix("-sig"))) == 2
+    assert out.startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
+    assert [told(game) for game in by_python_chess(tmp_path / "out.pgn")] == [told(g) for g in by_python_chess(path)]
+
+
+def test_real_files_come_out_as_they_went_in(shared_data: Path, tmp_path: Path) -> None:
+    """Of every real file, the first games tell the same tags, start, main line and result after export."""
+    not_as_python_chess = {"uzchesscup.pgn", "badpgn.pgn", "nested-comment.pgn"}
+    paths = [path for path in sorted((shared_data / "chess").rglob("*.pgn")) if path.name not in not_as_python_chess]
+    assert len(paths) > 25
+    for path in paths:
+        games = list(islice((game for game in pgn.read(path, path.name) if isinstance(game, Record)), 25))
+        expected = [told(game) for game in islice(by_python_chess(path), 25)]
+        assert [told(game) for game in exported(tmp_path / "out.pgn", games)] == expected, path
+
+
+def test_real_texts_are_their_files(shared_data: Path) -> None:
+    """The texts of all games of a real file are the file, in UTF-8, with a byte order mark and in Latin-1."""
+    for name in ("python-chess/utf8-bom.pgn", "pychess/atomic.pgn", "chess-informant-sample.pgn", "uzchesscup.pgn"):
+        path = shared_data / "chess" / name
+        assert b"".join(game.elements.tobytes() for game in records(path, "pgn")) == path.read_bytes()
+
+
+def test_counts_of_a_real_annotated_file(shared_data: Path) -> None:
+    """What an annotated file loses as boards is counted: SOURCES.md has 113 comments, 509 variations, 524 NAGs."""
+    games = records(shared_data / "chess" / "chess-informant-sample.pgn")
+    dropped = [game.header.metadata["dropped"] for game in games]
+    assert {what: sum(d.get(what, 0) for d in dropped) for what in dropped[0]} == {
+        "comments": 113,
+        "variations": 509,
+        "nags": 524,
+    }
+
+
+def test_tags_without_moves_are_games_of_their_own(shared_data: Path) -> None:
+    """45 sets of tags with a blank line between are 45 games without moves (python-chess makes one of them)."""
+    games = records(shared_data / "chess" / "uzchesscup.pgn")
+    assert len(games) == 45
+    assert {game.elements.shape[0] for game in games} == {1}
+
+
+@pytest.mark.parametrize(
+    ("broken", "line", "fault"),
+    [
+        ('[Event "bad"]\n\n1. e4 e5\n2. Ke3 *', 8, "illegal san: 'Ke3'"),
+        ('[Event "bad"]\n\n1. Nf3 e5 2. Nd4 e4\n3. Nc3 d6 4. Nb5 a6 5. Na3 *', 8, "ambiguous san: 'Nb5'"),
+        ('[Event "bad"]\n[FEN "nonsense"]\n\n1. e4 *', 6, "nonsense"),
+        ('[Variant "Monopoly"]\n\n1. e4 *', 5, "Monopoly"),
+        ('[Event "bad"]\n[White Fool]\n\n1. e4 *', 6, "'[White Fool]' among its tags"),
+        ('[Event "bad"]\n\n1. e4 e5\n2. Nf *', 8, "'Nf' among its moves"),
+        ('[Event "bad"]\n\n1. e4 {one {two} three} *', 7, "'three}' among its moves"),
+        ('[Event "bad"]\n\n1. e4 1-0 e5', 7, "the move e7e5 after the result"),
+        ('[Event "bad"]\n\n1. e4 (1. d4 d5 *', 7, "a variation that is never closed"),
+        ('[Event "bad"]\n\n(1. d4) 1. e4 *', 5, "a variation before any move"),
+        ('[Event "bad"]\n\n1. e4 (1. d4 Kd5) e5 *', 7, "illegal san: 'Kd5'"),
+        ('[Event "bad"]\n\n1. e4\n{ never closed e5 *', 8, "a comment that is never closed"),
+    ],
+)
+def test_broken_game_between_good_ones(tmp_path: Path, broken: str, line: int, fault: str) -> None:
+    """A game that chess does not allow is refused with its line; its neighbours keep their numbers and go in."""
+    path = saved(tmp_path, OTHERS.replace("{}", broken))
+    for payload in ("boards", "pgn"):
+        before, error, after = pgn.read(path, "games.pgn", payload)  # type: ignore[arg-type]
+        assert isinstance(before, Record)
+        assert isinstance(after, Record)
+        assert (before.header.record, after.header.record) == ("games.pgn#1", "games.pgn#3")
+        assert isinstance(error, InputError)
+        assert fault in error.found
+        assert error.found.endswith("(game 2)")
+        assert error.where == f"{path}:{line}"
+
+
+def test_nothing_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What python-chess finds wrong arrives in the error alone, not in a log."""
+    with caplog.at_level(logging.DEBUG):
+        assert isinstance(results(saved(tmp_path, '[Event "x"]\n\n1. e5 *\n'))[0], InputError)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "; a comment\n\n% an escape\n", "{ a comment }\n"])
+def test_file_without_a_game_is_refused(tmp_path: Path, text: str) -> None:
+    """Where there is neither a tag nor a move nor a result, one error says so."""
+    (error,) = results(saved(tmp_path, text))
+    assert isinstance(error, InputError)
+    assert "a game" in error.expected
+
+
+@pytest.mark.parametrize(
+    ("text", "plies"),
+    [
+        ('[Event "a"]\n\n1. e4 e5\n\n2. Nf3\n\n1-0\n', [3]),  # blank lines within the moves and before the result
+        ('[Event "a"]\n1. e4 1-0\n[Event "b"]\n1. d4 d5 *', [1, 2]),  # no blank lines at all
+        ("1. e4 e5 1-0\n1. d4 *\n\n1. c4\n\n1. f4 f5\n", [2, 1, 1, 2]),  # no tags
+        ('[Event "a"]\n\n\n[Event "b"]\n\n{only words}\n\n[Event "c"]\n\n*\n', [0, 0, 0]),
+        ('{preface}\n\n[Event "a"]\n\n[Site "s"]\n\n{words}\n\n1. e4 {\n\n[Site "t"]\n\n} e5 *\n', [2]),
+        ('[Event "a"] [Site "b"]\n1.e4 e5 2.Pd4 ; (rest) {of line\n% {escape\n2...exd4 3. e5 d5 4. exd6e.p. +- *', [7]),
+        ('[Event "a"]\r\r1. e4 e5\r2. Nf3 *\r\r[Event "b"]\r\r*\r', [3, 0]),  # line ends of old Macintoshes
+    ],
+)
+def test_where_games_end(tmp_path: Path, text: str, plies: list[int]) -> None:
+    """Games are told apart by tags, results and blank lines, and not by what stands in comments."""
+    path = saved(tmp_path, text)
+    assert [game.elements.shape[0] - 1 for game in records(path)] == plies
+    assert b"".join(game.elements.tobytes() for game in records(path, "pgn")) == path.read_bytes()
+
+
+def test_tags_come_out_as_they_stood(tmp_path: Path) -> None:
+    """Tags keep order, repeats, quotes and backslashes; a missing result tag stays missing."""
+    tags = '[Zeal "1"]\n[Event "a \\"b\\" \\\\"]\n[Zeal "2"]\n[Site "the "x""]\n'
+    path = saved(tmp_path, tags + "\n1. e4 0-1\n")
+    assert pgn.write(records(path), tmp_path / "out.pgn").read_text() == tags + "\n1. e4 0-1\n\n"
