@@ -48,9 +48,9 @@ class Corpus:
 
     def __init__(self, path: Path, group: zarr.Group, registry: Registry, version: int | None = None):
         self.path, self.registry = path, registry
-        self.address_bits: int = int(group.attrs["address_bits"])  # type: ignore[call-overload]
+        self.address_bits = int(str(group.attrs["address_bits"]))
         self._bytes, self._missing = _array(group, "bytes"), _array(group, "missing")
-        self.shard: int = self._bytes.shards[0]  # type: ignore[index]
+        self.shard = int(self._bytes.shards[0])
         self.version, self.entries = registry.entries(version)
 
     # ---- open --------------------------------------------------------------------------------------------------
@@ -123,11 +123,11 @@ class Corpus:
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """The bytes at addresses ``start:stop``, uint8; 0 where nothing was written."""
-        return self._read(self._bytes, start, stop)
+        return np.asarray(self._read(self._bytes, start, stop), np.uint8)
 
     def read_missing(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
         """The marks at addresses ``start:stop``: True where a byte belongs to an element its source lacks."""
-        return self._read(self._missing, start, stop)
+        return np.asarray(self._read(self._missing, start, stop), np.bool_)
 
     def gather(self, spans_S: Spans) -> npt.NDArray[np.uint8]:
         """(N,) uint8 bytes at all addresses of the spans, ascending; a shard is decoded once."""

@@ -57,12 +57,12 @@ def fit(dtype: np.dtype[Any], elements: Any, missing: Any = None) -> tuple[int, 
 def ordered(elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Elements -> their (biased) ordered integers: unsigned, of the same width and order, one to one."""
     unsigned, sign, everything = _unsigned(elements.dtype)
-    raw = elements.astype(elements.dtype.newbyteorder("="), copy=False).view(unsigned)
-    if elements.dtype.kind in "ub":
-        return raw
+    raw: npt.NDArray[Any] = elements.astype(elements.dtype.newbyteorder("="), copy=False).view(unsigned)
     if elements.dtype.kind == "i":
-        return raw ^ sign
-    return np.where(raw & sign, raw ^ everything, raw | sign)
+        raw = raw ^ sign
+    elif elements.dtype.kind == "f":
+        raw = np.where(raw & sign, raw ^ everything, raw | sign)
+    return raw
 
 
 def unordered(integers: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -115,7 +115,7 @@ class Entries:
         self.table = table.sort_by("header_start")
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def __getitem__(self, number: int) -> Entry:
         return Entry.of_row(self.table.slice(number, 1).to_pylist()[0])
@@ -133,7 +133,7 @@ class Entries:
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
-        return self.table["header_start"].to_numpy()
+        return np.asarray(self.table["header_start"].to_numpy(), np.int64)
 
     def named(self, record: str) -> Entry:
         """The record of this name; RequestError if there is none."""

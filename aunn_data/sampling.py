@@ -58,7 +58,7 @@ class Sampler:
     def addresses(self, ranks_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(B,) the addresses that have these ranks."""
         span_B = np.searchsorted(self._ranks, ranks_B, side="right") - 1
-        return self.spans[span_B, 0] + ranks_B - self._ranks[span_B]
+        return np.asarray(self.spans[span_B, 0] + ranks_B - self._ranks[span_B])
 
 
 def batch(corpus: Corpus, seed: int, step: int, size: int) -> npt.NDArray[np.int64]:

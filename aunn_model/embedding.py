@@ -57,7 +57,7 @@ class Embedding(nn.Module):
         bits_BK = (addresses_B[:, None] >> self.shifts_K & 1).float()
         class_B = self.classes_R[torch.searchsorted(self.starts_R, addresses_B, right=True) - 1]
         phases_BK = torch.empty_like(bits_BK)
-        for number in class_B.unique().tolist():
+        for number in torch.unique(class_B).tolist():
             here = (class_B == number).nonzero()[:, 0]
             phases_BK[here] = bits_BK[here] @ self.phase_CKK[number]
         turns_BK = phases_BK.mul_(2 * math.pi)

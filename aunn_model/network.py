@@ -35,7 +35,7 @@ class Network(nn.Module):
         super().__init__()
         self.embedding = Embedding(fields)
         self.entry = nn.Linear(self.embedding.features, width)
-        self.pairs = nn.ModuleList(Pair(width) for _ in range(pairs))
+        self.pairs = nn.Sequential(*(Pair(width) for _ in range(pairs)))
         self.norm = nn.RMSNorm(width)
         self.exit = nn.Linear(width, BYTES)
         # Features of an address have unit norm or so: unit weights make first activations of unit size.
@@ -48,11 +48,9 @@ class Network(nn.Module):
         """(B,) int64 -> (B, V) float32 logits."""
         with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
             h_BW = functional.silu(self.entry(self.embedding(addresses_B)))
-        for pair in self.pairs:
-            h_BW = pair(h_BW)
-        logits_BV: Tensor = self.exit(self.norm(h_BW)).float()
+        logits_BV: Tensor = self.exit(self.norm(self.pairs(h_BW))).float()
         return logits_BV
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The square matrices that Muon orthogonalises the updates of."""
-        return [weight for pair in self.pairs for weight in (pair.inner.weight, pair.outer.weight)]
+        return [weight for weight in self.pairs.parameters() if weight.ndim == 2]

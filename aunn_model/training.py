@@ -107,7 +107,7 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
         optimizer.zero_grad()
     with autocast(settings.precision, addresses_B.device):
         loss = functional.cross_entropy(state.network(addresses_B), bytes_B)
-    loss.backward()
+    torch.autograd.backward(loss)
     for optimizer in state.optimizers.values():
         optimizer.step()
     state.step += 1

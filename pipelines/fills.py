@@ -21,7 +21,7 @@ SPATIAL = frozenset("zyx")
 def nearest(values: Values, unknown: Mask) -> Values:
     """The value of the nearest known element."""
     index = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
-    return values[tuple(index)]
+    return np.asarray(values[tuple(index)])
 
 
 def linear(values: Values, unknown: Mask) -> Values:

@@ -26,8 +26,13 @@ HEAD_BYTES = 4096
 class Format(Protocol):
     """What a format's module offers."""
 
-    MODALITY: str
-    FORMATS: tuple[str, ...]
+    @property
+    def MODALITY(self) -> str:
+        """Text, image, scan or chess."""
+
+    @property
+    def FORMATS(self) -> tuple[str, ...]:
+        """The values of a header's ``format`` that it reads and writes."""
 
     def sniff(self, head: bytes, path: Path) -> bool:
         """Is this file mine?"""

@@ -133,7 +133,7 @@ def _new_records(source: Source, options: Options, report: Report) -> Iterator[t
     if (known := _known(source.name, report)) and known.source_sha256 == sha256 and not _differs(known, options):
         report.unchanged.append((source.path, known))
         return
-    read = partial(pgn.read, payload=options.chess) if format is formats.pgn else format.read
+    read = partial(pgn.read, payload=options.chess) if format.MODALITY == pgn.MODALITY else format.read
     for found in read(source.path, source.name):
         if isinstance(found, InputError):
             report.refused.append((source.path, found))

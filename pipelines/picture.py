@@ -49,7 +49,8 @@ def _slices(found: Reconstruction) -> Figure:
             elif name.startswith("uncertainty"):
                 shown = axis.imshow(panel if panel.ndim == 2 else panel.sum(axis=2), cmap="viridis", vmin=0)
             elif panel.ndim == 3:
-                axis.imshow(np.ma.filled(np.clip((panel - low) / (high - low), 0, 1), _pink(panel)))
+                shade = np.clip((np.ma.getdata(panel) - low) / (high - low), 0, 1)
+                axis.imshow(np.where(np.ma.getmaskarray(panel), _pink(panel), shade))
                 continue
             else:
                 axis.imshow(panel, cmap="gray", vmin=low, vmax=high)

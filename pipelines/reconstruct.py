@@ -237,7 +237,8 @@ def _value_figures(
     values = np.where(known, truth, 0).astype(np.float64)
     peers: dict[str, Any] = {}
     methods = {name: partial(fills.by_frame, fill) for name, fill in fills.FILLS.items()}
-    for name, method in {**methods, "other_frame": fills.other_frame}.items():
+    fillers: dict[str, Any] = {**methods, "other_frame": fills.other_frame}
+    for name, method in fillers.items():
         guess = method(values, ~known, axes=entry.axes)
         if guess is not None:
             stored = _as_stored(guess[scored], truth.dtype)

@@ -103,4 +103,5 @@ def restore(path: Path, state: State) -> None:
 
 def settings_of(table: dict[str, Any]) -> Settings:
     """Settings from a run.toml's keys, whose kinds are those of the defaults."""
-    return Settings(**{f.name: type(f.default)(table[f.name]) for f in fields(Settings) if f.name in table})
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(Settings)}
+    return Settings(**{name: kinds[name](value) for name, value in table.items()})

@@ -7,7 +7,9 @@ from typing import Literal
 
 import click
 
+from aunn_data.corpus import Corpus
 from aunn_data.geometry import LAYOUTS, Layout
+from aunn_data.registry import Entry
 from pipelines import ingest as flow
 from pipelines.cli.common import bar, corpus_option, output_options, print_json, size
 
@@ -55,7 +57,7 @@ def ingest(
     sys.exit(1 if report.refused else 0)
 
 
-def run(paths: tuple[Path, ...], corpus: flow.Corpus, options: flow.Options, quiet: bool) -> flow.Report:
+def run(paths: tuple[Path, ...], corpus: Corpus, options: flow.Options, quiet: bool) -> flow.Report:
     """The flow behind a progress bar of source bytes."""
     found = [s.path for s in flow.walk(paths, corpus.path) if isinstance(s, flow.Source)] if not quiet else []
     total = sum(path.stat().st_size for path in found if path.exists())
@@ -70,7 +72,7 @@ def run(paths: tuple[Path, ...], corpus: flow.Corpus, options: flow.Options, qui
 def document(report: flow.Report) -> dict[str, object]:
     """The report as ``--json`` prints it."""
 
-    def rows(pairs: list[tuple[Path, flow.Entry]]) -> list[dict[str, str]]:
+    def rows(pairs: list[tuple[Path, Entry]]) -> list[dict[str, str]]:
         return [{"record": e.record, "source": str(path), "modality": e.modality} for path, e in pairs]
 
     return {

@@ -29,8 +29,8 @@ def read(span: tuple[int, int], corpus: Path, as_hex: bool, version: int | None,
     """
     opened, (start, stop) = Corpus.open(corpus, version), span
     if as_json:
-        data = base64.b64encode(opened.read(start, stop).tobytes()).decode()
-        print_json({"start": start, "stop": stop, "base64": data})
+        encoded = base64.b64encode(opened.read(start, stop).tobytes()).decode()
+        print_json({"start": start, "stop": stop, "base64": encoded})
         return
     dump = as_hex or sys.stdout.isatty()
     for at in range(start, stop, SLAB):
@@ -38,7 +38,7 @@ def read(span: tuple[int, int], corpus: Path, as_hex: bool, version: int | None,
         if dump:
             click.echo(hexdump(data, at))
         else:
-            click.get_binary_stream("stdout").write(data)
+            sys.stdout.buffer.write(data)
     if start == stop:
         opened.read(start, stop)  # an empty span outside the corpus is refused as well
 
