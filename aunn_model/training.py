@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from aunn_model.network import Network
 
-PROBE_STEPS = 3, 12  # to warm up, to measure
+PROBE_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,12 @@ def steps_within(
     seconds: float, state: State, settings: Settings, batch_of: Callable[[int], tuple[Tensor, Tensor]]
 ) -> int:
     """How many steps fit: a few are timed on a network whose weights and optimisers are thrown away."""
-    warm, timed = PROBE_STEPS
-    settings = replace(settings, steps=10**9)
-    for number in range(warm + timed):
-        if number == warm:
-            began = time.perf_counter()
+    settings, times = replace(settings, steps=10**9), []
+    for number in range(PROBE_STEPS):
+        began = time.perf_counter()
         step(state, settings, *batch_of(number))
-    return max(1, int(seconds / ((time.perf_counter() - began) / timed)))
+        times.append(time.perf_counter() - began)
+    return max(1, int(seconds / median(times)))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -147,7 +147,7 @@ def best_precision(device: torch.device, width: int, batch: int) -> str:
             torch.randn(width, width, device=device, dtype=dtype),
         )
         times = []
-        for _ in range(5):
+        for _ in range(20):
             began = time.perf_counter()
             (a @ b).sum().item()
             times.append(time.perf_counter() - began)

@@ -18,6 +18,7 @@ from pipelines.chess import pgn
 
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
 BATCH_RECORDS = 4096  # … or it has this many records
+CHESS_FORMATS = {"boards": "pgn-boards", "pgn": "pgn"}  # payload of games -> a header's format
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _known(record: str, report: Report) -> Entry | None:
 def _differs(known: Entry, options: Options) -> bool:
     """Was the record ingested with other options than these?"""
     other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
-    return other_layout or (known.modality == "chess" and known.format != pgn.FORMAT_OF[options.chess])
+    return other_layout or (known.modality == "chess" and known.format != CHESS_FORMATS[options.chess])
 
 
 def _laid_out(record: Record, options: Options) -> Record:

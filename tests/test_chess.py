@@ -2,25 +2,19 @@
 
 import io
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import chess
 import chess.pgn
-import chess.variant
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from aunn_data.errors import InputError
 from aunn_data.geometry import fitted
 from aunn_data.header import canonical
 from aunn_data.record import Record
-from pipelines.chess import boards, pgn
+from pipelines.chess import pgn
 
 SCHOLARS_MATE = """[Event "Café, Malmö"]
 [White "Å"]
@@ -66,6 +60,11 @@ def told(game: chess.pgn.Game) -> tuple[str, dict[str, str], list[str]]:
 
 def exported(path: Path, games: list[Record]) -> list[chess.pgn.Game]:
     return list(by_python_chess(pgn.write(games, path)))
+
+
+def head_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
 
 
 def frame(record: Record, ply: int) -> list[str]:
@@ -127,7 +126,7 @@ def test_text_payload_is_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_export_keeps_the_encoding(tmp_path: Path, encoding: str) -> None:
     """Boards are exported in the encoding they came in, with one byte order mark if there was one."""
-    path = saved(tmp_path, SCHOLARS_MATE * 2, encoding)
+    path = saved(tmp_path, SCHOLARS_MATE + "\n" + SCHOLARS_MATE, encoding)
     out = pgn.write(records(path), tmp_path / "out.pgn").read_bytes()
     assert out.count("Malmö".encode(encoding.removesuffix("-sig"))) == 2
     assert out.startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
@@ -182,8 +181,9 @@ def test_tags_without_moves_are_games_of_their_own(shared_data: Path) -> None:
         ('[Event "bad"]\n\n1. e4 {one {two} three} *', 7, "'three}' among its moves"),
         ('[Event "bad"]\n\n1. e4 1-0 e5', 7, "the move e7e5 after the result"),
         ('[Event "bad"]\n\n1. e4 (1. d4 d5 *', 7, "a variation that is never closed"),
-        ('[Event "bad"]\n\n(1. d4) 1. e4 *', 5, "a variation before any move"),
+        ('[Event "bad"]\n\n(1. d4) 1. e4 *', 7, "a variation before any move"),
         ('[Event "bad"]\n\n1. e4 (1. d4 Kd5) e5 *', 7, "illegal san: 'Kd5'"),
+        ('[Event "bad"]\n\n1. e4 $' + 5000 * "9" + " *", 7, "4300 digits"),
         ('[Event "bad"]\n\n1. e4\n{ never closed e5 *', 8, "a comment that is never closed"),
     ],
 )
@@ -240,3 +240,44 @@ def test_tags_come_out_as_they_stood(tmp_path: Path) -> None:
     tags = '[Zeal "1"]\n[Event "a \\"b\\" \\\\"]\n[Zeal "2"]\n[Site "the "x""]\n'
     path = saved(tmp_path, tags + "\n1. e4 0-1\n")
     assert pgn.write(records(path), tmp_path / "out.pgn").read_text() == tags + "\n1. e4 0-1\n\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "mine"),
+    [
+        ('[Event "x"]\n', "a.txt", True),
+        ('\ufeff\r\n% escaped\r\n; comment\r\n[Site "Ås"]\r\n[White "Å\x85"]\r\n\r\n1.e4 e5', "a.pgn.bak", True),
+        ('[Variant "Atomic"]\n\n1... Nf6', "a", True),
+        ('[Event "x"]\n\n{comment}', "a", True),
+        ('[Event "x"]\n\nO-O', "a", True),
+        ('[Event "x"]\n\nrubbish', "a.pgn", True),  # it calls itself PGN, so it is refused as PGN, line and all
+        ('[Strange "x"]\n\n1. e4', "a.pgn", True),
+        ("1. e4 e5", "a.PGN", True),
+        ("e4 { words } *", "a.pgn", True),
+        ("*", "a.pgn", True),
+        ("1. e4 e5", "a.txt", False),
+        ('[kj90trkm"sdfsdf"yl]\ng(erg)\nr23 *', "a.pgn", False),
+        ("Dear reader, chess is a game.", "a.pgn", False),
+        ("", "a.pgn", False),
+        ('[Event "x"]\n\nThe concert begins at eight.', "a.txt", False),
+        ('[remote "origin"]\n\turl = x', "config", False),
+        ("[1] A footnote\n[2] Another", "a.txt", False),
+        ("[link](address) and text", "a.md", False),
+        ('["Event", "x"]', "a.json", False),
+        ('[{"Event": "x"}]', "a.json", False),
+        ("[package]\nname = 'x'", "a.toml", False),
+        ("eco\tname\tpgn\nA00\tAmar Opening\t1. Nh3", "a.tsv", False),
+        ("\x89PNG\r\n\x1a\n[Event", "a.png", False),
+    ],
+)
+def test_sniff(head: str, name: str, mine: bool) -> None:
+    """PGN is known by its tags, with movetext behind them, or by its suffix and movetext; nothing else is taken."""
+    assert pgn.sniff(head.encode(), Path(name)) is mine
+
+
+def test_sniff_of_real_files(shared_data: Path) -> None:
+    """Of all test files of every format, exactly the PGN files are taken, but for one that has no PGN in it."""
+    paths = [path for path in sorted(shared_data.rglob("*")) if path.is_file()]
+    taken = {path for path in paths if pgn.sniff(head_of(path), path)}
+    assert {path for path in paths if path.suffix == ".pgn"} - taken == {shared_data / "chess/pychess/badpgn.pgn"}
+    assert {path.suffix for path in taken} == {".pgn"}

@@ -101,4 +101,3 @@ def test_a_reader_written_from_the_document_reads_every_value(tmp_path_factory, 
     found = read_all(path)
     assert found["a.npy"].tobytes() == elements.tobytes()
     assert found["b.txt"].tobytes() == b"plain words"
-

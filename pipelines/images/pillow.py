@@ -1,0 +1,210 @@
+"""Images that Pillow reads: pixels as stored, one record a frame, and what the file says beside them.
+
+Metadata: ``mode`` is Pillow's. ``palette`` (of indices, which stay indices), ``exif``, ``icc_profile``, ``xmp`` and
+``comment`` are base64. ``orientation`` is EXIF's and not applied. ``white`` is the stored value of white where it is
+not the largest of the type. ``left_out`` lists what was too big to keep or could not be read.
+"""
+
+import base64
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from PIL import ExifTags, GifImagePlugin, Image
+
+from aunn_data.errors import InputError
+from aunn_data.geometry import Geometry, fitted
+from aunn_data.header import Header
+from aunn_data.record import Record
+from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
+from pipelines.images.saving import save
+from pipelines.stored import element_bytes, nan_marks, refusing
+
+MODALITY = "image"
+
+# What Pillow decodes by itself and a magic number tells apart (BMP and PPM need more than theirs: text may begin so).
+MAGIC = {
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "GIF": rb"GIF8[79]a",
+    "ICO": rb"\x00\x00\x01\x00[^\x00]\x00",
+    "JPEG": rb"\xff\xd8\xff",
+    "PCX": rb"\n[\x00\x02\x03\x05][\x00\x01][\x01\x02\x04\x08]",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "PPM": rb"P[1-6f]\s(?:\s|#[^\n]*\n)*\d+\s",
+    "SUN": rb"\x59\xa6\x6a\x95",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "WEBP": rb"RIFF.{4}WEBP",
+}
+FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO"))  # MPO: a JPEG with more of them behind it
+ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
+
+KEPT_CHARACTERS = (1 << 16) * 4 // 3  # 64 KiB as base64
+EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an image editor and save it again"
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """By magic number."""
+    return ANY_MAGIC.match(head) is not None
+
+
+def read(path: Path, name: str) -> Iterator[Record | InputError]:
+    """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
+    with refusing(path, EXPECTED, REMEDY):
+        _check(path)
+        image = _opened(path)
+    with image:
+        frames = _frames(image, path)
+        for frame in range(frames):
+            number = f"#{frame + 1}" if frames > 1 else ""
+            try:
+                with refusing(f"{path}{number}", EXPECTED, REMEDY):
+                    pixels, metadata = _frame(image, frame, frames, f"{path}{number}")
+            except InputError as error:
+                if not frame:
+                    raise
+                yield error
+                return
+            missing = nan_marks(pixels)
+            axes = ("channel", "y", "x")[-pixels.ndim :]
+            geometry = fitted(Geometry(pixels.dtype.str, axes, pixels.shape), pixels, missing)
+            header = Header(name + number, name, MODALITY, image.format.lower(), geometry, metadata)
+            yield Record(header, pixels, missing)
+
+
+def write(records: Sequence[Record], path: Path) -> Path:
+    """The image in its own format if that keeps every pixel, else PNG or TIFF; the name gets their suffix then."""
+    with refusing(path, "an image that some lossless format holds", "export it as .npy"):
+        return save(records, path, read)
+
+
+def _opened(path: Path) -> Any:
+    with _pillow():
+        return Image.open(path, formats=tuple(MAGIC))
+
+
+def _check(path: Path) -> None:
+    """What decoding ignores: the checksums of a PNG, the end of a GIF (cut between two frames, it decodes)."""
+    with _opened(path) as image:
+        image.verify()
+        if image.format != "GIF":
+            return
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 256))
+        if not file.read().rstrip(b"\0").endswith(b";"):
+            raise EOFError("a GIF without its trailer")
+
+
+def _frames(image: Any, path: Path) -> int:
+    with refusing(path, EXPECTED, REMEDY), _pillow():
+        return getattr(image, "n_frames", 1)
+
+
+def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """The pixels of a frame, and its metadata."""
+    with _pillow() as caught:
+        image.seek(frame)
+        refuse_lossy(image, where)
+        white, tiff = white_of(image), image.format == "TIFF"
+        # Loading turns a TIFF upright and forgets that it did; other formats may have their EXIF behind the pixels.
+        exif, orientation = (_exif_of_tiff(image), _orientation(image)) if tiff else (None, None)
+        image.load()
+        pixels = pixels_of(image, white, orientation, where)
+        found = {"mode": image.mode, "white": white, **_beside(image, frames)}
+        found["exif"] = exif if tiff else image.info.get("exif")
+        found["orientation"] = orientation if tiff else _orientation(image)
+    element_bytes(where, pixels.shape, pixels.itemsize, pixels.nbytes)
+    return pixels, _kept(found, {str(warning.message) for warning in caught})
+
+
+@contextmanager
+def _pillow() -> Iterator[list[warnings.WarningMessage]]:
+    """Pillow with the settings that reading needs, and what it warned of meanwhile.
+
+    A GIF's later frames stay indices while the palette does. The warning before a decompression bomb goes; the bomb is
+    an error anyway.
+    """
+    before = GifImagePlugin.LOADING_STRATEGY
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_AFTER_DIFFERENT_PALETTE_ONLY
+        try:
+            yield caught
+        finally:
+            GifImagePlugin.LOADING_STRATEGY = before
+
+
+def _beside(image: Any, frames: int) -> dict[str, Any]:
+    """What Pillow found beside the pixels of a loaded frame."""
+    texts = {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
+    info = {key: value for key, value in image.info.items() if key not in texts}  # a text may go by any of these names
+    found = {key: info.get(key) for key in ("dpi", "transparency", "icc_profile", "xmp", "comment")}
+    if image.format == "PNG":
+        found.update(text=texts, xmp=None)  # XMP is one of the texts
+    if frames > 1:
+        found.update(duration=info.get("duration"), loop=info.get("loop"))
+        found["default_image"] = info.get("default_image") or None
+    if image.mode in ("P", "PA"):
+        found["palette"] = bytes(image.getpalette(image.palette.mode))
+        found["palette_mode"] = image.palette.mode if image.palette.mode != "RGB" else None
+    return found
+
+
+def _kept(found: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
+    """As JSON types, what is empty or odd dropped, what is too big or was warned of listed in ``left_out``."""
+    metadata = {}
+    for key, value in found.items():
+        if (value := _json(value)) in (None, "", [], {}):
+            continue
+        if len(str(value)) > KEPT_CHARACTERS:
+            left_out.add(f"{key} ({len(str(value))} characters)")
+        else:
+            metadata[key] = value
+    return {**metadata, "left_out": sorted(left_out)} if left_out else metadata
+
+
+def _json(value: Any) -> Any:
+    """bytes as base64, numbers if they are finite; None for what has no place in JSON."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, tuple | list):
+        values = [_json(part) for part in value]
+        return None if None in values else values
+    if isinstance(value, str | dict | int):
+        return value
+    try:
+        return float(value) if math.isfinite(value) else None
+    except TypeError:
+        return None
+
+
+def _orientation(image: Any) -> int | None:
+    orientation = _exif(image).get(ORIENTATION)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
+
+
+def _exif(image: Any) -> Any:
+    try:
+        return image.getexif()
+    except Exception as error:  # a damaged block is no reason to refuse the pixels; the warning lands in left_out
+        warnings.warn(f"EXIF not understood: {type(error).__name__}: {error}", stacklevel=1)
+        return Image.Exif()
+
+
+def _exif_of_tiff(image: Any) -> bytes:
+    """A TIFF is its own EXIF block: its texts, orientation, camera and place, without the tags that lay out pixels."""
+    own, kept = _exif(image), Image.Exif()
+    for tag, value in own.items():
+        if isinstance(value, str):
+            kept[tag] = value.encode("latin-1")  # as Pillow decoded it
+    if orientation := _orientation(image):
+        kept[ORIENTATION] = orientation
+    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if group in own:
+            kept.get_ifd(group).update(own.get_ifd(group))
+    return kept.tobytes() if kept or kept._ifds else b""

@@ -1,0 +1,141 @@
+"""Pillow's image <-> the values that its file stores, and where Pillow would not give these values: refused.
+
+Pillow decodes into one of its modes. Most files' values survive that; 16-bit colour, signed bytes, 32-bit unsigned and
+premultiplied pixels do not, and small grey ranges come stretched to full white (undone here, it loses nothing).
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from aunn_data.errors import InputError
+
+# mode -> numpy's type and the number of channels
+MODES = {
+    "1": ("|b1", 1),
+    "L": ("|u1", 1),
+    "P": ("|u1", 1),
+    "I;16": ("<u2", 1),
+    "I;16B": (">u2", 1),
+    "I": ("<i4", 1),
+    "F": ("<f4", 1),
+    "LA": ("|u1", 2),
+    "La": ("|u1", 2),
+    "PA": ("|u1", 2),
+    "RGB": ("|u1", 3),
+    "YCbCr": ("|u1", 3),
+    "LAB": ("|u1", 3),
+    "HSV": ("|u1", 3),
+    "RGBA": ("|u1", 4),
+    "RGBa": ("|u1", 4),
+    "RGBX": ("|u1", 4),
+    "CMYK": ("|u1", 4),
+}
+# The mode of elements of which nothing else is known.
+PLAIN_MODES = {MODES[mode]: mode for mode in ("1", "L", "I;16", "I;16B", "I", "F", "LA", "RGB", "RGBA")}
+
+# https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 277, 274, 338, 339
+SIGNED, PREMULTIPLIED = 2, (1,)
+# Pillow turns a TIFF upright while it loads it, and no other format: orientation -> what turns it back.
+TURN_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def white_of(image: Any) -> int | None:
+    """The stored value that Pillow stretches to full white; None where it stretches nothing. Before loading."""
+    tile = image.tile[0] if image.tile else None
+    if tile is None:
+        return None
+    args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    if tile.codec_name in ("ppm", "ppm_plain") and isinstance(args[-1], int):
+        return args[-1] if args[-1] != _full(image.mode) else None
+    narrow = re.match(r"L;([24])", str(args[0]))
+    return (1 << int(narrow[1])) - 1 if narrow else None
+
+
+def refuse_lossy(image: Any, where: object) -> None:
+    """InputError if Pillow would not give what the file stores. Before loading."""
+    if image.mode not in MODES:
+        raise _lossy(where, f"Pillow's mode {image.mode}")
+    rawmodes = " ".join(str(tile.args) for tile in image.tile)
+    deep_ppm = image.format == "PPM" and image.mode == "RGB" and (white_of(image) or 0) > 255
+    bits, samples = 8 * np.dtype(MODES[image.mode][0]).itemsize, MODES[image.mode][1]
+    found = None
+    if deep_ppm or (bits == 8 and re.search(r";16[BLN]", rawmodes)):
+        found = "16-bit channels, which Pillow cuts to 8"
+    elif len(image.info.get("sizes", ())) > 1:
+        found = f"an icon of {len(image.info['sizes'])} sizes, of which Pillow gives one"
+    elif image.format == "TIFF":
+        found = _lossy_tiff(image.tag_v2, bits, samples)
+    if found:
+        raise _lossy(where, found)
+
+
+def _lossy_tiff(tags: Any, bits: int, samples: int) -> str | None:
+    deepest = max(tags.get(BITS_PER_SAMPLE, (1,)))
+    signed = max(tags.get(SAMPLE_FORMAT, (1,))) == SIGNED
+    if deepest > bits or (signed and deepest <= 8):
+        return f"{deepest}-bit {'signed ' * signed}samples, of which Pillow makes {bits}-bit unsigned ones"
+    if (stored := tags.get(SAMPLES_PER_PIXEL, samples)) != samples:
+        return f"{stored} samples a pixel, of which Pillow gives {samples}"
+    return None
+
+
+def _lossy(where: object, found: str) -> InputError:
+    return InputError(
+        where,
+        expected="an image whose stored values Pillow gives as they are",
+        found=found,
+        remedy="save the channels as .npy (numpy.save) and ingest that",
+    )
+
+
+def pixels_of(image: Any, white: int | None, orientation: int | None, where: object) -> npt.NDArray[Any]:
+    """Stored values of a loaded image: (y, x), or (channel, y, x). ``orientation`` is what it had before loading."""
+    if image.format == "TIFF":
+        _refuse_changed(image, where)
+        if orientation in TURN_BACK:
+            image = image.transpose(TURN_BACK[orientation])
+    pixels = np.asarray(image)
+    if white is not None:
+        pixels = np.rint(pixels * (white / _full(image.mode))).astype(pixels.dtype)
+    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
+
+
+def _refuse_changed(image: Any, where: object) -> None:
+    """Premultiplied colour is divided by its alpha, 32 unsigned bits are read as signed: harmless only at times."""
+    tags = image.tag_v2
+    if image.mode == "RGBA" and tags.get(EXTRA_SAMPLES) == PREMULTIPLIED and image.getextrema()[3][0] < 255:
+        raise _lossy(where, "colours multiplied by alpha, which Pillow divides out again")
+    if image.mode == "I" and max(tags.get(SAMPLE_FORMAT, (1,))) != SIGNED and image.getextrema()[0] < 0:
+        raise _lossy(where, "unsigned 32-bit samples of 2^31 and more, which Pillow reads as negative")
+
+
+def image_of(elements: Any, metadata: dict[str, Any]) -> Image.Image:
+    """Inverse of ``pixels_of``. Without metadata the type and the number of channels say the mode."""
+    pixels = np.asarray(elements)
+    pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    mode = metadata.get("mode", "")
+    if MODES.get(mode) != (pixels.dtype.str, channels):
+        mode = PLAIN_MODES[pixels.dtype.str, channels]
+    if white := metadata.get("white"):
+        pixels = np.rint(np.minimum(pixels, white) / white * _full(mode)).astype(pixels.dtype)
+    if mode == "1":
+        return Image.fromarray(pixels)
+    return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(pixels).tobytes())
+
+
+def _full(mode: str) -> int:
+    return 65535 if mode == "I" else 255

@@ -1,0 +1,151 @@
+"""Records back into an image file: the first lossless format that gives every pixel back when it is read again."""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from aunn_data.errors import InputError
+from aunn_data.record import Record
+from pipelines.images.pixels import image_of
+
+# Formats that can be written without loss, each with the suffix that a name gets if it has none of the format's own.
+LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm", "WEBP": ".webp"}
+BLOCKS = ("exif", "icc_profile", "xmp", "comment")
+XMP = 700  # TIFF's tag
+MAX_DPI = 1 << 20  # more is damage, and some formats cannot hold it
+# Set for every format; each takes what it knows.
+OPTIONS = {"lossless": True, "exact": True, "optimize": False}
+
+Read = Callable[[Path, str], Iterator[Record | InputError]]
+
+
+class Attempt(NamedTuple):
+    """A way to write: the format, whether frames keep their times, and whether transparency must come back too."""
+
+    format: str
+    timed: bool = True
+    transparent: bool = True
+
+
+def save(records: Sequence[Record], path: Path, read: Read) -> Path:
+    """Writes the frames of one source and reads them again; returns the path really written."""
+    images = [image_of(record.elements, record.header.metadata) for record in records]
+    named = Image.registered_extensions().get(path.suffix.lower())
+    own = (named, records[0].header.format.upper())
+    for attempt in _attempts(own, len(images), any("duration" in record.header.metadata for record in records)):
+        final = path if attempt.format == named else path.with_name(path.name + LOSSLESS[attempt.format])
+        part = final.with_name(f".{final.name}.part")
+        try:
+            _save(images, records, part, attempt)
+            again = [found for found in read(part, "") if isinstance(found, Record)]
+            if _shown(again, attempt) == _shown(records, attempt):
+                return part.replace(final)
+        except Exception as error:  # Pillow raises anything where a format lacks the mode, the size, the palette
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk, not the format
+        finally:
+            part.unlink(missing_ok=True)
+    raise ValueError(f"{len(images)} frames of mode {', '.join(sorted({image.mode for image in images}))}")
+
+
+def _attempts(own: Sequence[str | None], frames: int, moving: bool) -> Iterator[Attempt]:
+    """The source's own formats first, then the one that is at home with pages, or with what moves or is single."""
+    pages = frames > 1 and not moving
+    for format in dict.fromkeys((*own, *(("TIFF", "PNG") if pages else ("PNG", "TIFF")))):
+        if format in LOSSLESS:
+            yield Attempt(format)
+            if moving:  # timed frames that are equal may get merged
+                yield Attempt(format, timed=False)
+    yield Attempt("TIFF", transparent=False)  # frames of unlike modes, of which one has a transparent index
+
+
+def _shown(records: Sequence[Record], attempt: Attempt) -> list[Any]:
+    """All that makes up the pictures; two lists are the same if these are equal."""
+    keys = ("palette_mode", "orientation", *["transparency"] * attempt.transparent)
+    shown = []
+    for record in records:
+        metadata = record.header.metadata
+        image = image_of(record.elements, metadata)
+        # TIFF fills a palette up with black to 256 colours.
+        palette = base64.b64decode(metadata.get("palette", "")).rstrip(b"\0")
+        shown.append((image.mode, image.size, image.tobytes(), palette, [metadata.get(key) for key in keys]))
+    return shown
+
+
+def _save(images: list[Image.Image], records: Sequence[Record], path: Path, attempt: Attempt) -> None:
+    frames = [record.header.metadata for record in records]
+    if attempt.format == "PPM" and "white" in frames[0]:
+        _save_netpbm(records[0], path)
+        return
+    options = [_options(metadata, attempt.format) for metadata in frames]
+    for image, metadata, own in zip(images, frames, options, strict=True):
+        if "palette" in metadata:
+            image.putpalette(base64.b64decode(metadata["palette"]), metadata.get("palette_mode", "RGB"))
+        if "transparency" in metadata:
+            image.info["transparency"] = _plain(metadata["transparency"])
+        image.encoderinfo = own
+    more: dict[str, Any] = {}
+    if len(images) > 1:
+        more = {"save_all": True, "append_images": images[1:]}
+        if attempt.timed and any("duration" in metadata for metadata in frames):
+            moving = frames[1:] if frames[0].get("default_image") else frames
+            more["duration"] = [metadata.get("duration", 0) for metadata in moving]
+    images[0].save(path, attempt.format, **{**OPTIONS, **options[0], **more})
+
+
+def _save_netpbm(record: Record, path: Path) -> None:
+    """A PGM or PPM whose white is not 255 or 65535, which Pillow cannot write."""
+    white, pixels = record.header.metadata["white"], np.asarray(record.elements)
+    kind, pixels = (b"P6", np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else (b"P5", pixels)
+    values = np.minimum(pixels, white).astype(">u2" if white > 255 else "|u1")
+    path.write_bytes(b"%b\n%d %d\n%d\n" % (kind, pixels.shape[1], pixels.shape[0], white) + values.tobytes())
+
+
+def _options(metadata: dict[str, Any], format: str) -> dict[str, Any]:
+    """Pillow's options for what the source said beside its pixels."""
+    options = {key: _plain(metadata[key]) for key in BLOCKS if key in metadata}
+    options.update({key: metadata[key] for key in ("loop", "default_image") if key in metadata})
+    if max(metadata.get("dpi", [MAX_DPI])) < MAX_DPI:
+        options["dpi"] = tuple(metadata["dpi"])
+    if "white" in metadata:
+        options["bits"] = int(metadata["white"]).bit_length()
+    if format == "PNG":
+        options["pnginfo"] = _texts(metadata)
+    if format == "TIFF":
+        options["exif"] = _tiff_exif(options)
+    return options
+
+
+def _texts(metadata: dict[str, Any]) -> PngImagePlugin.PngInfo:
+    texts = dict(metadata.get("text", {}))
+    if "comment" in metadata:
+        texts.setdefault("Comment", _plain(metadata["comment"]).decode("latin-1"))
+    if "xmp" in metadata:
+        texts.setdefault("XML:com.adobe.xmp", _plain(metadata["xmp"]).decode())
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        (chunks.add_itxt if key.startswith("XML:") else chunks.add_text)(key, value)
+    return chunks
+
+
+def _tiff_exif(options: dict[str, Any]) -> Image.Exif:
+    """Texts as bytes, for Pillow would replace what is not ASCII in them, and XMP, which it takes as a tag."""
+    exif = Image.Exif()
+    exif.load(options.get("exif", b""))
+    for tag, value in list(exif.items()):
+        if isinstance(value, str):
+            exif[tag] = value.encode("latin-1")
+    if "xmp" in options:
+        exif[XMP] = options["xmp"]
+    return exif
+
+
+def _plain(value: Any) -> Any:
+    """Inverse of the reader's JSON: base64 -> bytes, list -> tuple."""
+    if isinstance(value, str):
+        return base64.b64decode(value)
+    return tuple(value) if isinstance(value, list) else value
