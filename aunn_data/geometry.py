@@ -39,7 +39,7 @@ class Geometry:
     ``offset`` and ``place_values`` are the mixed radix that turns an element into P digits (see ``digits``);
     ``missing_value`` is the ordered integer of elements marked missing, None if each of them keeps its own digits.
     ``spacing`` and ``units`` go with the axes. ``slope`` and ``intercept`` make physical values of stored ones;
-    ``affine`` is 4x4, (x, y, z) index -> RAS+ position in the unit of the axes. None of these is ever applied to stored bytes.
+    ``affine`` is 4x4, (x, y, z) index -> RAS+ position in the unit of the axes. None is ever applied to stored bytes.
     """
 
     dtype: str

@@ -30,8 +30,9 @@ def draw(found: Reconstruction, path: Path) -> Path:
 
 def _slices(found: Reconstruction) -> Figure:
     views = _views(found)
-    figure = Figure(figsize=(3.1 * len(COLUMNS), 0.9 + 2.9 * len(views)), layout="constrained")
-    axes = figure.subplots(len(views), len(COLUMNS), squeeze=False)
+    heights = [max(0.8, 2.9 * min(1.4, _tall(_image(found, found.truth, cut)))) for _, cut in views]
+    figure = Figure(figsize=(3.1 * len(COLUMNS), 1.0 + sum(heights)), layout="constrained")
+    axes = figure.subplots(len(views), len(COLUMNS), squeeze=False, height_ratios=heights)
     low, high = _limits(found.truth)
     error = np.abs(found.filled.astype(np.float64) - found.truth.astype(np.float64))
     error_top = max(float(np.nanpercentile(error[found.target.mask], 99)), 1e-12)
@@ -85,6 +86,11 @@ def _image(found: Reconstruction, array: npt.NDArray[Any], cut: tuple[Any, ...])
     if piece.ndim == 1:
         return piece[None]
     return np.moveaxis(piece, 0, -1)[..., :3] if piece.ndim == 3 else piece
+
+
+def _tall(image: npt.NDArray[Any]) -> float:
+    """Height over width."""
+    return image.shape[0] / image.shape[1]
 
 
 def _limits(truth: npt.NDArray[Any]) -> tuple[float, float]:

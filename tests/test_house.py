@@ -45,7 +45,7 @@ def imports(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path):
-    """aunn_data knows no torch and no format, aunn_model no corpus, only pipelines/cli knows click, only chess/ chess."""
+    """aunn_data knows no torch, aunn_model no corpus; only pipelines/cli knows click, only pipelines/chess chess."""
     inside = path.relative_to(ROOT)
     forbidden = set(FORBIDDEN[inside.parts[0]])
     if inside.parts[:2] != ("pipelines", "cli"):
@@ -57,7 +57,7 @@ def test_imports_go_one_way(path):
 
 
 def test_the_corpus_starts_without_torch():
-    """aunn-data --help loads neither torch nor python-chess nor matplotlib: start-up is not paid for what is not used."""
+    """aunn-data --help loads neither torch nor python-chess nor matplotlib: nobody waits for what is not used."""
     code = "import sys, pipelines.cli.data; print(sorted({'torch', 'chess', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

@@ -22,7 +22,16 @@ corpus_option = click.option(
     show_envvar=True,
     help="Folder of the corpus.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta["json"] = value  # an error that ends the command is printed as JSON too
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_remember_json, help="Print one JSON document on stdout."
+)
 quiet_option = click.option("--quiet", is_flag=True, help="No progress bars and no messages, only results and errors.")
 
 INTERRUPTED = 130
@@ -41,18 +50,13 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except AunnError as error:
-            fail(error)
+            click.echo(f"error: {error}", err=True)
+            if ctx.meta.get("json"):
+                print_json({"error": str(error)})
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted: nothing committed is lost, the same command again goes on", err=True)
             sys.exit(INTERRUPTED)
-
-
-def fail(error: AunnError) -> None:
-    """Reports an error that ends the command: a line on stderr, with --json a document on stdout too."""
-    click.echo(f"error: {error}", err=True)
-    if "--json" in sys.argv:
-        print_json({"error": str(error)})
-    sys.exit(error.exit_code)
 
 
 def print_json(document: Any) -> None:

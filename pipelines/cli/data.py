@@ -33,3 +33,7 @@ def main() -> None:
 
 for verb in (sample, ingest, build_corpus, info, ls, lookup, read, export, verify, holdout):
     main.add_command(verb)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,3 +24,7 @@ def main() -> None:
 
 for verb in (train, evaluate, reconstruct):
     main.add_command(verb)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy.typing as npt
 from PIL import ExifTags, GifImagePlugin, Image
@@ -56,14 +56,15 @@ def read(path: Path, name: str) -> Iterator[Record | InputError]:
     """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
     with refusing(path, EXPECTED, REMEDY):
         _check(path)
-        image = _opened(path)
-    with image:
-        frames = _frames(image, path)
+        file = path.open("rb")
+    with file:  # not the path: Pillow would map a raw TIFF into memory, and mixes up the sides of one that is turned
+        image, frames, warned = _opened(file, path)
         for frame in range(frames):
             number = f"#{frame + 1}" if frames > 1 else ""
             try:
                 with refusing(f"{path}{number}", EXPECTED, REMEDY):
-                    pixels, metadata = _frame(image, frame, frames, f"{path}{number}")
+                    pixels, found, more = _frame(image, frame, frames, f"{path}{number}")
+                    metadata = _kept(found, warned | more)
             except InputError as error:
                 if not frame:
                     raise
@@ -82,31 +83,29 @@ def write(records: Sequence[Record], path: Path) -> Path:
         return save(records, path, read)
 
 
-def _opened(path: Path) -> Any:
-    with _pillow():
-        return Image.open(path, formats=tuple(MAGIC))
-
-
 def _check(path: Path) -> None:
     """What decoding ignores: the checksums of a PNG, the end of a GIF (cut between two frames, it decodes)."""
-    with _opened(path) as image:
-        image.verify()
-        if image.format != "GIF":
-            return
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 256))
-        if not file.read().rstrip(b"\0").endswith(b";"):
-            raise EOFError("a GIF without its trailer")
+    with path.open("rb") as file, _pillow():
+        image = Image.open(file, formats=tuple(MAGIC))
+        if image.format == "PNG":
+            image.verify()
+        if image.format == "GIF":
+            file.seek(max(0, path.stat().st_size - 256))
+            if not file.read().rstrip(b"\0").endswith(b";"):
+                raise EOFError("a GIF without its trailer")
 
 
-def _frames(image: Any, path: Path) -> int:
-    with refusing(path, EXPECTED, REMEDY), _pillow():
-        return getattr(image, "n_frames", 1)
+def _opened(file: IO[bytes], path: Path) -> tuple[Any, int, set[str]]:
+    """Pillow's image, the number of its frames, and what it warned of."""
+    with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
+        image = Image.open(file, formats=tuple(MAGIC))
+        frames = getattr(image, "n_frames", 1)
+    return image, frames, warned
 
 
-def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    """The pixels of a frame, and its metadata."""
-    with _pillow() as caught:
+def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray[Any], dict[str, Any], set[str]]:
+    """The pixels of a frame, what stands beside them, and what Pillow warned of."""
+    with _pillow() as warned:
         image.seek(frame)
         refuse_lossy(image, where)
         white, tiff = white_of(image), image.format == "TIFF"
@@ -118,25 +117,26 @@ def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray
         found["exif"] = exif if tiff else image.info.get("exif")
         found["orientation"] = orientation if tiff else _orientation(image)
     element_bytes(where, pixels.shape, pixels.itemsize, pixels.nbytes)
-    return pixels, _kept(found, {str(warning.message) for warning in caught})
+    return pixels, found, warned
 
 
 @contextmanager
-def _pillow() -> Iterator[list[warnings.WarningMessage]]:
-    """Pillow with the settings that reading needs, and what it warned of meanwhile.
+def _pillow() -> Iterator[set[str]]:
+    """Pillow with the settings that reading needs; in the end, what it warned of.
 
     A GIF's later frames stay indices while the palette does. The warning before a decompression bomb goes; the bomb is
     an error anyway.
     """
-    before = GifImagePlugin.LOADING_STRATEGY
+    before, messages = GifImagePlugin.LOADING_STRATEGY, set[str]()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_AFTER_DIFFERENT_PALETTE_ONLY
         try:
-            yield caught
+            yield messages
         finally:
             GifImagePlugin.LOADING_STRATEGY = before
+            messages.update(str(warning.message) for warning in caught)
 
 
 def _beside(image: Any, frames: int) -> dict[str, Any]:

@@ -129,6 +129,8 @@ def image_of(elements: Any, metadata: dict[str, Any]) -> Image.Image:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     mode = metadata.get("mode", "")
     if MODES.get(mode) != (pixels.dtype.str, channels):
+        if (pixels.dtype.str, channels) not in PLAIN_MODES:
+            raise ValueError(f"{channels} channels of type {pixels.dtype}, for which Pillow has no mode")
         mode = PLAIN_MODES[pixels.dtype.str, channels]
     if white := metadata.get("white"):
         pixels = np.rint(np.minimum(pixels, white) / white * _full(mode)).astype(pixels.dtype)

@@ -84,7 +84,11 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
     options = [_options(metadata, attempt.format) for metadata in frames]
     for image, metadata, own in zip(images, frames, options, strict=True):
         if "palette" in metadata:
-            image.putpalette(base64.b64decode(metadata["palette"]), metadata.get("palette_mode", "RGB"))
+            mode = metadata.get("palette_mode", "RGB")
+            colours = base64.b64decode(metadata["palette"])
+            if image.mode == "P":  # a network may guess an index that has no colour
+                colours = colours.ljust((max(image.tobytes()) + 1) * len(mode), b"\0")
+            image.putpalette(colours, mode)
         if "transparency" in metadata:
             image.info["transparency"] = _plain(metadata["transparency"])
         image.encoderinfo = own
