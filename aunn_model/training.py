@@ -25,15 +25,15 @@ class Settings:
     """What a run is made of. Learning rates rise linearly over ``warmup`` steps and fall linearly to 0 at ``steps``."""
 
     width: int = 256
-    pairs: int = 3
+    pairs: int = 2
     batch: int = 2048
     steps: int = 0
     seed: int = 0
-    muon_lr: float = 0.02
-    adam_lr: float = 0.003
+    muon_lr: float = 0.06
+    adam_lr: float = 0.01
     weight_decay: float = 0.01
     warmup: int = 50
-    octave_decay: float = 0.6
+    octave_decay: float = 0.7
     precision: str = "auto"
 
 

@@ -132,11 +132,26 @@ def test_frames_are_records(tmp_path):
     frames = [Image.fromarray((GREY + k) % 3) for k in range(3)]
     for frame in frames:
         frame.putpalette(bytes(range(12)))
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50, optimize=False)
+    frames[0].save(tmp_path / "a.gif", append_images=frames[1:], duration=50, palette=bytes(range(12)))
     records = records_of(pillow, tmp_path / "a.gif", "x/a.gif")
     assert [record.header.record for record in records] == ["x/a.gif#1", "x/a.gif#2", "x/a.gif#3"]
     assert {record.header.source for record in records} == {"x/a.gif"}
     assert [record.elements.tolist() for record in records] == [((GREY + k) % 3).tolist() for k in range(3)]
+
+
+def test_frames_that_no_format_holds_keep_their_pixels(tmp_path):
+    """Frames of unlike modes, one with a transparent index, go into a TIFF: it keeps all but that transparency."""
+    frames = [Image.fromarray((GREY + k) % 4) for k in range(2)]
+    for frame in frames:
+        frame.putpalette(bytes(range(frame.getpixel((0, 0)), 12 + frame.getpixel((0, 0)))))
+        frame.info["transparency"] = 1
+    frames[0].save(tmp_path / "a.gif", append_images=frames[1:], duration=50)
+    records = records_of(pillow, tmp_path / "a.gif")
+    assert [record.header.metadata["mode"] for record in records] == ["P", "RGBA"]
+    written = pillow.write(records, tmp_path / "a.gif")
+    assert written.name == "a.gif.tiff"
+    for before, after in zip(records, records_of(pillow, written), strict=True):
+        assert np.array_equal(before.elements, after.elements)
 
 
 def test_good_frames_before_a_bad_one_go_in(tmp_path):
@@ -192,7 +207,8 @@ def test_a_digit_has_a_short_header(tmp_path):
     assert len(headers.encode(record.header, payload=0, next=0)) < 400
 
 
-def test_text_that_begins_like_an_image_is_text():
-    """BM and P5 may begin a letter: what follows decides."""
+def test_what_only_begins_like_an_image_is_none():
+    """BM and P5 may begin a letter, a TIFF's magic number a DICOM file: what follows decides."""
+    assert not pillow.sniff(b"II*\0" + bytes(124) + b"DICM", None)
     for line in (b"BMW sells cars, said the letter", b"P5 and other screws", b"GIF is a format", b"II. Teil"):
         assert not pillow.sniff(line, None)

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from aunn_data.record import Record
-from pipelines import sample, sample_scans
+from pipelines.sample import collection as sample
+from pipelines.sample import scans as sample_scans
 from pipelines.chess import pgn
 
 
@@ -157,8 +158,8 @@ def test_games_come_out_as_they_went_in(folder: Path, tmp_path: Path) -> None:
 
 def test_without_python_chess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without python-chess the games are left out, README.txt says why, and all the rest is there."""
-    monkeypatch.delitem(sys.modules, "pipelines.chess.sample", raising=False)
-    monkeypatch.delattr("pipelines.chess.sample", raising=False)
+    monkeypatch.delitem(sys.modules, "pipelines.chess.play", raising=False)
+    monkeypatch.delattr("pipelines.chess.play", raising=False)
     monkeypatch.setitem(sys.modules, "chess", None)
     made = sample.make(tmp_path)
     assert not (tmp_path / "chess").exists()

@@ -1,4 +1,4 @@
-"""A game's moves <-> its boards, 64 letters each. Here, and in ``sample``, python-chess is asked for the rules.
+"""A game's moves <-> its boards, 64 letters each. Here, and in ``play``, python-chess is asked for the rules.
 
 Legend: N = plies + 1 positions; R, F = ranks and files. A board's letters are ``PNBRQK`` (white), ``pnbrqk`` (black)
 and ``.``; letter [rank, file] belongs to square ``8 * rank + file``, so rank 0 is White's first and file 0 is a.

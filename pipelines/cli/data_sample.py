@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines import sample as flow
+from pipelines.sample import collection as flow
 from pipelines.cli.common import output_options, print_json
 
 

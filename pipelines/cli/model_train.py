@@ -42,11 +42,11 @@ def train(
     \b
     Example of a run.toml (these are the defaults):
       width = 256           # of the network
-      pairs = 3             # of hidden matrices
+      pairs = 2             # of hidden matrices
       batch = 2048          # addresses a step
-      muon_lr = 0.02
-      adam_lr = 0.003
-      octave_decay = 0.6    # gain of a wave over that of twice its length
+      muon_lr = 0.06
+      adam_lr = 0.01
+      octave_decay = 0.7    # gain of a wave over that of twice its length
     \b
     Example:
       aunn-model train --corpus corpus --out run --seconds 120

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy.typing as npt
-from PIL import ExifTags, GifImagePlugin, Image
+from PIL import ExifTags, GifImagePlugin, Image, UnidentifiedImageError
 
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
@@ -48,8 +48,8 @@ EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an imag
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By magic number."""
-    return ANY_MAGIC.match(head) is not None
+    """By magic number. A DICOM file may bear a TIFF's in its preamble and is none."""
+    return ANY_MAGIC.match(head) is not None and head[128:132] != b"DICM"
 
 
 def read(path: Path, name: str) -> Iterator[Record | InputError]:
@@ -86,7 +86,10 @@ def write(records: Sequence[Record], path: Path) -> Path:
 def _check(path: Path) -> None:
     """What decoding ignores: the checksums of a PNG, the end of a GIF (cut between two frames, it decodes)."""
     with path.open("rb") as file, _pillow():
-        image = Image.open(file, formats=tuple(MAGIC))
+        try:
+            image = Image.open(file, formats=tuple(MAGIC))
+        except UnidentifiedImageError as error:
+            raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
         if image.format == "PNG":
             image.verify()
         if image.format == "GIF":

@@ -98,6 +98,9 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
         if attempt.timed and any("duration" in metadata for metadata in frames):
             moving = frames[1:] if frames[0].get("default_image") else frames
             more["duration"] = [metadata.get("duration", 0) for metadata in moving]
+        palettes = {metadata.get("palette", "") for metadata in frames}
+        if attempt.format == "GIF" and len(palettes) == 1 and "" not in palettes:
+            more["palette"] = base64.b64decode(palettes.pop())  # one for all: else each frame gets its own
     images[0].save(path, attempt.format, **{**OPTIONS, **options[0], **more})
 
 

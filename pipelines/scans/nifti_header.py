@@ -152,7 +152,8 @@ def preface_for(header: Header, kept: bytes) -> tuple[bytes, Type]:
     made = parsed(kept) if kept else _fresh(header, shape)
     if int(made["datatype"]) != CODES[type]:
         made["datatype"], made["bitpix"] = CODES[type], np.dtype(type.part).itemsize * 8 * type.parts
-        made["scl_slope"], made["scl_inter"], made["cal_min"], made["cal_max"] = 1, 0, 0, 0
+        if kept:
+            made["scl_slope"], made["scl_inter"], made["cal_min"], made["cal_max"] = 1, 0, 0, 0
     if made.get_data_shape() != shape:
         made.set_data_shape(shape)
     block: bytes = made.binaryblock

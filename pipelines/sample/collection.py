@@ -1,6 +1,6 @@
 """The demo's collection: a handful of small files in real formats, made on the spot from a seed.
 
-Everything is computed here or in the modules beside it (``sample_scans``, ``sample_images``, ``sample_text`` and
+Everything is computed here or in the modules beside it (``scans``, ``images``, ``text`` and
 ``chess.sample``): nothing is downloaded, nothing belongs to anybody else. The same seed gives the same bytes.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipelines import sample_images, sample_scans, sample_text
+from pipelines.sample import images, scans, text
 
 _Nifti1Image: Any = nibabel.Nifti1Image  # nibabel has no annotations for mypy to check
 
@@ -70,28 +70,28 @@ def make(folder: Path, seed: int = 0, on_file: Callable[[Path], None] | None = N
 def _contents(seed: int) -> Iterator[tuple[str, bytes]]:
     """(name below the folder, bytes) of each file, README.txt first."""
     chess, about_chess = _chess(seed)
-    shape = " x ".join(map(str, sample_scans.SHAPE))
-    readme = _README.format(seed=seed, shape=shape, voxel=sample_scans.VOXEL_MICROMETRES, chess=about_chess)
+    shape = " x ".join(map(str, scans.SHAPE))
+    readme = _README.format(seed=seed, shape=shape, voxel=scans.VOXEL_MICROMETRES, chess=about_chess)
     yield "README.txt", readme.encode()
     yield from _scans(np.random.default_rng([seed, 1]))
     yield from _images(np.random.default_rng([seed, 2]))
-    yield "text/sonnets.txt", sample_text.SONNETS.encode()
-    yield "text/what_is_an_aunn.md", sample_text.NOTE.encode()
-    yield "text/elements.csv", sample_text.elements().encode()
+    yield "text/sonnets.txt", text.SONNETS.encode()
+    yield "text/what_is_an_aunn.md", text.NOTE.encode()
+    yield "text/elements.csv", text.elements().encode()
     yield from chess
 
 
 def _scans(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    fractions_MZYX = sample_scans.fractions(rng)
-    for scan in sample_scans.SCANS:
+    fractions_MZYX = scans.fractions(rng)
+    for scan in scans.SCANS:
         about = f"papyrus phantom, {scan.energy_kev} keV, 1/cm"
-        data = _nifti(sample_scans.stored(scan, fractions_MZYX, rng), scan.slope, scan.intercept, about)
+        data = _nifti(scans.stored(scan, fractions_MZYX, rng), scan.slope, scan.intercept, about)
         yield f"scans/scroll_{scan.energy_kev}keV.nii.gz", gzip.compress(data, mtime=0)
 
 
 def _nifti(stored_ZYX: npt.NDArray[np.int16], slope: float, intercept: float, about: str) -> bytes:
     """NIfTI-1, x running fastest, the grid's middle at the origin, lengths in micrometres."""
-    voxel, (depth, height, width) = sample_scans.VOXEL_MICROMETRES, stored_ZYX.shape
+    voxel, (depth, height, width) = scans.VOXEL_MICROMETRES, stored_ZYX.shape
     affine = np.diag([voxel, voxel, voxel, 1.0])
     affine[:3, 3] = [-voxel * (size - 1) / 2 for size in (width, height, depth)]
     image = _Nifti1Image(stored_ZYX.T, affine)
@@ -103,11 +103,11 @@ def _nifti(stored_ZYX: npt.NDArray[np.int16], slope: float, intercept: float, ab
 
 
 def _images(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    landscape, heights = sample_images.landscape(rng)
+    landscape, heights = images.landscape(rng)
     yield "images/landscape.png", _png(landscape)
     yield "images/heights.png", _png(heights)
-    yield "images/mosaic.png", _png(sample_images.mosaic(rng))
-    yield "images/still_life.jpg", sample_images.jpeg_on_its_side(sample_images.still_life(rng))
+    yield "images/mosaic.png", _png(images.mosaic(rng))
+    yield "images/still_life.jpg", images.jpeg_on_its_side(images.still_life(rng))
 
 
 def _png(image: Image.Image) -> bytes:
@@ -119,8 +119,8 @@ def _png(image: Image.Image) -> bytes:
 def _chess(seed: int) -> tuple[list[tuple[str, bytes]], str]:
     """The games, if python-chess is there to play them, and what README.txt says of them."""
     try:
-        from pipelines.chess import sample
+        from pipelines.chess import play
     except ImportError:
         return [], _NO_CHESS
-    games = sample.games(seed).encode()
-    return [("chess/games.pgn", games)], _CHESS.format(fewest=sample.FEWEST_PLIES, most=sample.MOST_PLIES)
+    games = play.games(seed).encode()
+    return [("chess/games.pgn", games)], _CHESS.format(fewest=play.FEWEST_PLIES, most=play.MOST_PLIES)
