@@ -90,7 +90,7 @@ def _image(found: Reconstruction, array: npt.NDArray[Any], cut: tuple[Any, ...])
 
 def _tall(image: npt.NDArray[Any]) -> float:
     """Height over width."""
-    return image.shape[0] / image.shape[1]
+    return float(image.shape[0] / image.shape[1])
 
 
 def _limits(truth: npt.NDArray[Any]) -> tuple[float, float]:

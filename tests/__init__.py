@@ -1,1 +1,0 @@
-import pipelines  # noqa: F401  (sets how torch waits, before a test imports torch)

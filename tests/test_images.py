@@ -35,9 +35,11 @@ def tiff(path, mode, tag, written, said):
     picture = Image.frombytes(mode, (4, 5), b"\x99" * 20 * len(Image.new(mode, (1, 1)).tobytes()))
     picture.save(path, tiffinfo={tag: said} if written is None else {})
     if written is not None:
-        old, new = (struct.pack("<HHIH", tag, 3, 1, value) for value in (written, said))
-        assert old in path.read_bytes()
-        path.write_bytes(path.read_bytes().replace(old, new))
+        data, changed = path.read_bytes(), None
+        for layout, kind in (("<HHIH", 3), ("<HHII", 4)):
+            old, new = (struct.pack(layout, tag, kind, 1, value) for value in (written, said))
+            changed = data.replace(old, new) if old in data else changed
+        path.write_bytes(changed)
 
 
 def made(elements, metadata=None, format="jpeg"):
@@ -57,12 +59,13 @@ def test_sixteen_bit_colour_is_refused(tmp_path, colour):
 
 
 def test_what_pillow_would_change_is_refused(tmp_path):
-    """16-bit PPM, signed bytes, unsigned 32 bits above 2^31, premultiplied colour, spare channels, a second icon."""
+    """16-bit PPM, signed bytes, unsigned 32 bits above 2^31, premultiplied, spare, absent, a second icon."""
     (tmp_path / "deep.ppm").write_bytes(b"P6 2 2 1023\n" + bytes(24))
     tiff(tmp_path / "signed.tif", "L", 339, None, 2)
     tiff(tmp_path / "wrapped.tif", "I", 339, 2, 1)
     tiff(tmp_path / "premultiplied.tif", "RGBA", 338, 2, 1)
     tiff(tmp_path / "spare.tif", "RGBA", 338, 2, 0)
+    tiff(tmp_path / "hollow.tif", "L", 257, 5, 50)
     Image.new("RGBA", (32, 32)).save(tmp_path / "two.ico", sizes=[(16, 16), (32, 32)])
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(InputError, match="stored values"):

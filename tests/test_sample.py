@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from aunn_data.record import Record
+from pipelines.chess import pgn
 from pipelines.sample import collection as sample
 from pipelines.sample import scans as sample_scans
-from pipelines.chess import pgn
 
 
 @pytest.fixture(scope="module")

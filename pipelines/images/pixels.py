@@ -77,7 +77,7 @@ def refuse_lossy(image: Any, where: object) -> None:
     elif len(image.info.get("sizes", ())) > 1:
         found = f"an icon of {len(image.info['sizes'])} sizes, of which Pillow gives one"
     elif image.format == "TIFF":
-        found = _lossy_tiff(image.tag_v2, bits, samples)
+        found = _lossy_tiff(image.tag_v2, bits, samples) or _hollow(image)
     if found:
         raise _lossy(where, found)
 
@@ -90,6 +90,12 @@ def _lossy_tiff(tags: Any, bits: int, samples: int) -> str | None:
     if (stored := tags.get(SAMPLES_PER_PIXEL, samples)) != samples:
         return f"{stored} samples a pixel, of which Pillow gives {samples}"
     return None
+
+
+def _hollow(image: Any) -> str | None:
+    boxes = [tile.extents for tile in image.tile]
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
+    return "fewer strips than rows, and Pillow makes the others black" if covered < image.width * image.height else None
 
 
 def _lossy(where: object, found: str) -> InputError:
