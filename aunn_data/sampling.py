@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from aunn_data import spans
 from aunn_data.corpus import Corpus
-from aunn_data.geometry import bits_for
+from aunn_data.geometry import Region, bits_for
 from aunn_data.spans import Spans
 
 _ROUNDS = 6
@@ -33,8 +33,12 @@ def trainable(corpus: Corpus) -> Spans:
 
 def held_out(corpus: Corpus, name: str | None = None) -> Spans:
     """(S, 2) addresses of the held-out regions of one name, of all by default."""
-    chosen = [h for h in corpus.holdouts() if name in (None, h.holdout) and h.record in corpus.entries]
-    return spans.union(*(corpus.entries.named(h.record).spans(h.region) for h in chosen))
+    regions: dict[str, list[Region]] = {}
+    for held in corpus.holdouts():
+        if name in (None, held.holdout) and held.record in corpus.entries:
+            regions.setdefault(held.record, []).append(held.region)
+    entries = {record: corpus.entries.named(record) for record in regions}
+    return spans.union(*(entries[record].spans(region) for record in regions for region in regions[record]))
 
 
 class Sampler:

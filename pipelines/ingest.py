@@ -93,7 +93,6 @@ def ingest(
         except InputError as error:
             report.refused.append((found.path, error))
         batch.source_bytes += found.path.stat().st_size if found.path.exists() else 0
-        batch.commit_if_full()
     batch.commit()
     return report
 
@@ -135,7 +134,7 @@ def _new_records(source: Source, options: Options, report: Report) -> Iterator[t
         report.unchanged.append((source.path, known))
         return
     read = partial(pgn.read, payload=options.chess) if format.MODALITY == pgn.MODALITY else format.read
-    for found in read(source.path, source.name):
+    for found in _guarded(read(source.path, source.name), source.path):
         if isinstance(found, InputError):
             report.refused.append((source.path, found))
         elif known := _known(found.header.record, report):
@@ -144,6 +143,21 @@ def _new_records(source: Source, options: Options, report: Report) -> Iterator[t
             report.unchanged.append((source.path, known))
         else:
             yield _laid_out(found, options), sha256
+
+
+def _guarded(records: Iterator[Record | InputError], path: Path) -> Iterator[Record | InputError]:
+    """The records of a reader; whatever else it raises (a fault of ours) refuses its file, not the good ones beside."""
+    try:
+        yield from records
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            path,
+            expected="a file that its reader understands or refuses",
+            found=f"{type(error).__name__}: {error}",
+            remedy="report it with the file: this is a fault of the reader",
+        ) from error
 
 
 def _known(record: str, report: Report) -> Entry | None:
@@ -196,11 +210,7 @@ class _Batch:
         self.names[name] = source
         self.records.append((source, record, sha256))
         self.memory += record.header.geometry.payload_bytes
-        if len(self.records) >= BATCH_RECORDS:
-            self.commit()
-
-    def commit_if_full(self) -> None:
-        if self.memory >= BATCH_BYTES:
+        if len(self.records) >= BATCH_RECORDS or self.memory >= BATCH_BYTES:
             self.commit()
 
     def commit(self) -> None:

@@ -111,10 +111,10 @@ def _boards(found: Reconstruction) -> Figure:
     for row, ply in zip(axes, plies, strict=True):
         given = np.where(found.known[ply], found.truth[ply], ord("."))
         for axis, board, name in zip(row, (given, found.filled[ply], found.truth[ply]), COLUMNS[:3], strict=True):
-            axis.imshow((np.indices((8, 8)).sum(axis=0) + 1) % 2, cmap="Pastel2", vmin=0, vmax=7)
+            axis.imshow((np.indices((8, 8)).sum(axis=0) + 1) % 2, cmap="YlOrBr", vmin=0, vmax=5)
             for (rank, file), piece in np.ndenumerate(board):
-                wrong = piece != found.truth[ply, rank, file]
-                glyph = GLYPHS.get(chr(piece), "?")
+                wrong = name == "predicted" and piece != found.truth[ply, rank, file]
+                glyph = "×" if wrong and piece == ord(".") else GLYPHS.get(chr(piece), "?")
                 axis.text(file, rank, glyph, ha="center", va="center", fontsize=17, color=UNKNOWN if wrong else "black")
             axis.set(xticks=range(8), xticklabels=list("abcdefgh"), yticks=range(8), yticklabels=range(1, 9))
             axis.invert_yaxis()
@@ -123,27 +123,35 @@ def _boards(found: Reconstruction) -> Figure:
     return figure
 
 
-def _passage(found: Reconstruction, width: int = 72, lines: int = 14) -> Figure:
+def _passage(found: Reconstruction, width: int = 96, lines: int = 12) -> Figure:
     first = max(0, int(np.flatnonzero(found.target.mask)[0]) - 2 * width)
-    chosen = slice(first, first + width * lines)
-    figure = Figure(figsize=(15, 0.9 + 0.24 * lines * 3), layout="constrained")
-    for axis, values, name in zip(
-        figure.subplots(3, 1), (None, found.filled, found.truth), ("given", "predicted", "truth"), strict=True
-    ):
+    figure = Figure(figsize=(9.5, 1.0 + 0.19 * lines * 3), layout="constrained")
+    columns = (("given", None), ("predicted", found.filled), ("truth", found.truth))
+    for axis, (name, values) in zip(figure.subplots(3, 1), columns, strict=True):
         axis.axis("off")
-        axis.set_title(name, loc="left", fontsize=10)
-        for place in range(*chosen.indices(len(found.truth))):
-            asked = bool(found.target.mask[place])
-            value = found.truth[place] if values is None else values[place]
-            wrong = asked and value != found.truth[place]
-            text = "·" if asked and values is None else chr(value) if 32 <= value < 127 else "¶" if value == 10 else "·"
+        axis.set_title(name, loc="left", fontsize=10, pad=10)
+        for place in range(first, min(first + width * lines, len(found.truth))):
             row, column = divmod(place - first, width)
-            colour = UNKNOWN if wrong or (asked and values is None) else "#0050b0" if asked else "black"
+            text, colour = _character(found, values, place)
             axis.text(
-                column / width, 1 - row / lines, text.replace("$", r"\$"), family="monospace", fontsize=8, color=colour
+                column / width, 1 - row / lines, text, family="monospace", fontsize=8, color=colour, parse_math=False
             )
     figure.suptitle(_title(found))
     return figure
+
+
+def _character(found: Reconstruction, values: npt.NDArray[Any] | None, place: int) -> tuple[str, str]:
+    """What to print for a byte and in which colour: given black, predicted right blue, wrong or not given pink."""
+    asked, truth = bool(found.target.mask[place]), int(found.truth[place])
+    value = truth if values is None else int(values[place])
+    wrong = asked and (values is None or value != truth)
+    if value == ord("\n"):
+        text = "¶"
+    elif 32 < value < 127 or (value == 32 and not wrong):
+        text = chr(value)
+    else:
+        text = "·"
+    return "·" if asked and values is None else text, UNKNOWN if wrong else "#0050b0" if asked else "black"
 
 
 def _title(found: Reconstruction) -> str:

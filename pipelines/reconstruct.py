@@ -176,6 +176,11 @@ def categorical(entry: Entry, record: Record) -> bool:
     return entry.modality in ("text", "chess") or "palette" in record.header.metadata
 
 
+def picture_name(entry: Entry) -> str:
+    """The file name of a record's picture."""
+    return _split(Path(file_name(entry)).name)[0] + ".picture.png"
+
+
 def file_name(entry: Entry) -> str:
     """The file name of one record of a source: game 7 of games.pgn is games#7.pgn."""
     number = entry.record.removeprefix(entry.source).replace("::", "#").replace("/", "_")
@@ -288,7 +293,7 @@ def _write_companion(found: Reconstruction, array: npt.NDArray[Any], path: Path)
     metadata = record.header.metadata if record.header.modality == "scan" else {}
     header = replace(record.header, geometry=geometry, metadata=metadata)
     if record.header.modality in ("text", "chess"):
-        return npy.write([Record(replace(header, format="npy"), array)], path.with_name(path.name + ".npy"))
+        return npy.write([Record(replace(header, format="npy"), array)], path.with_name(_split(path.name)[0] + ".npy"))
     if record.header.modality == "image":
         suffix = ".png" if array.dtype == np.uint8 else ".tiff"
         header = replace(header, format=suffix[1:])

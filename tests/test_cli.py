@@ -296,7 +296,7 @@ def test_train_evaluate_and_reconstruct(things):
     assert mask.sum() == mask[4:6].size
     assert (bits[mask == 1] > 0).all()
     assert json.loads(Path("out/report.json").read_text())["psnr_db"] == judged["psnr_db"]
-    with Image.open("out/deep/scan.npy.picture.png") as picture:
+    with Image.open("out/deep/scan.picture.png") as picture:
         assert picture.width > 800
 
 

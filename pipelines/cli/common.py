@@ -54,6 +54,11 @@ class Verbs(click.Group):
             if ctx.meta.get("json"):
                 print_json({"error": str(error)})
             sys.exit(error.exit_code)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            click.echo(f"error: {error}; nothing committed is lost, the same command again goes on", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted: nothing committed is lost, the same command again goes on", err=True)
             sys.exit(INTERRUPTED)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipelines.sample import collection as flow
 from pipelines.cli.common import output_options, print_json
+from pipelines.sample import collection as flow
 
 
 @click.command()

@@ -53,9 +53,7 @@ def reconstruct(
         written = flow.write(found, out)
         files.extend(written)
         if len(files) <= 4 * MOST_PICTURES:
-            files.append(
-                draw(found, written[0].with_name(Path(flow.file_name(found.target.entry)).name + ".picture.png"))
-            )
+            files.append(draw(found, written[0].with_name(flow.picture_name(found.target.entry))))
 
     figures = judge(run, opened, targets, quiet or as_json, on_record)
     found = {"run": str(run), "holdout": holdout, **flow.summary(figures), "files": [str(path) for path in files]}
