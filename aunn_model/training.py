@@ -91,7 +91,7 @@ def train(
         if now - since >= report_every or state.step == settings.steps:
             bits = float(torch.stack(losses).mean()) / math.log(2)
             if not math.isfinite(bits):
-                raise FloatingPointError(f"the loss is {bits} at step {state.step}; a smaller learning rate may help")
+                raise FloatingPointError(f"a loss of {bits} at step {state.step}")
             state.seconds = time.perf_counter() - began
             speed = len(losses) * len(addresses_B) / (time.perf_counter() - since)
             yield Metrics(state.step, state.seconds, bits, speed, settings.muon_lr * schedule(state.step - 1, settings))

@@ -1,6 +1,8 @@
 """A corpus into a network: gather what is trainable, train, checkpoint, go on where a run was stopped."""
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -20,6 +22,7 @@ from pipelines.config import read_toml
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
+LEAST = {"width": 1, "pairs": 1, "batch": 1, "steps": 0, "warmup": 0, "muon_lr": 0, "adam_lr": 0, "weight_decay": 0}
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,18 @@ def train_run(
             runs.restore(saved[-1], state)
         resumed_at, saved_at, metrics = state.step, state.seconds, None
         on_start(run, state, batches.sampler.size)
-        with (folder / "log.jsonl").open("a") as log:
-            try:
-                for metrics in train(state, run.settings, batches):
-                    log.write(json.dumps(metrics.__dict__) + "\n")
-                    log.flush()
-                    on_metrics(metrics)
-                    if state.seconds - saved_at >= CHECKPOINT_SECONDS:
-                        checkpoint.save(folder, state)
-                        saved_at = state.seconds
-            finally:  # Ctrl-C between two reports loses at most a second: the state is whole after every step
-                if state.step > resumed_at:
+        with (folder / "log.jsonl").open("a") as log, _stop_signals() as stop:
+            for metrics in train(state, run.settings, batches):
+                log.write(json.dumps(metrics.__dict__) + "\n")
+                log.flush()
+                on_metrics(metrics)
+                if stop.is_set() or state.seconds - saved_at >= CHECKPOINT_SECONDS:
                     checkpoint.save(folder, state)
+                    saved_at = state.seconds
+                if stop.is_set():
+                    raise KeyboardInterrupt
+        if state.step > resumed_at:
+            checkpoint.save(folder, state)
     return Trained(run, state, metrics or _last_metrics(folder), resumed_at)
 
 
@@ -96,9 +99,9 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
         kinds = {f.name: (int, float) if isinstance(f.default, float) else type(f.default) for f in fields(Settings)}
         table = read_toml(path, {**kinds, "precision": ("auto", "bf16", "float32")})
     table |= {name: value for name, value in overrides.items() if value is not None}
-    for name in ("width", "pairs", "batch"):
-        if table.get(name, 1) < 1:
-            raise RequestError(name, expected="1 or more", found=str(table[name]), remedy="change the value")
+    for name, least in LEAST.items():
+        if table.get(name, least) < least:
+            raise RequestError(name, expected=f"{least} or more", found=str(table[name]), remedy="change the value")
     return runs.settings_of(table)
 
 
@@ -152,6 +155,21 @@ def _same(
 def _last_metrics(folder: Path) -> Metrics | None:
     lines = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
     return Metrics(**json.loads(lines[-1])) if lines else None
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set instead of breaking into the middle of a step."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main one may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -54,6 +54,9 @@ class Verbs(click.Group):
             if ctx.meta.get("json"):
                 print_json({"error": str(error)})
             sys.exit(error.exit_code)
+        except FloatingPointError as error:
+            click.echo(f"error: {error}; the last checkpoint is good, a smaller muon_lr or adam_lr may help", err=True)
+            sys.exit(2)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
