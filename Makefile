@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   ?= demo
+SECONDS ?= 120
+# Six blocks of the first scan that no training sees; the second scan, of another energy, is whole.
+BLOCKS := z=2:10,y=24:44,x=50:70 z=12:20,y=50:70,x=20:40 z=20:28,y=70:90,x=56:76 \
+          z=6:14,y=60:80,x=80:100 z=18:26,y=20:40,x=64:84 z=10:18,y=28:48,x=84:104
 
 .PHONY: setup demo test check lock clean
 
@@ -12,8 +16,14 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[chess,dev]'
 	touch $@
 
+# What a first user would type. SECONDS of training are most of it.
 demo: setup
-	$(BIN)/python -m pipelines.demo $(DEMO)
+	$(BIN)/aunn-data sample $(DEMO)/things --quiet
+	$(BIN)/aunn-data ingest $(DEMO)/things --corpus $(DEMO)/corpus
+	$(BIN)/aunn-data holdout blocks --corpus $(DEMO)/corpus --record scans/scroll_54keV.nii.gz $(BLOCKS:%=--region %)
+	$(BIN)/aunn-data build-corpus --corpus $(DEMO)/corpus
+	$(BIN)/aunn-model train --corpus $(DEMO)/corpus --out $(DEMO)/run --seconds $(SECONDS)
+	$(BIN)/aunn-model reconstruct $(DEMO)/run --holdout blocks --out $(DEMO)/restored
 
 test: setup
 	$(BIN)/python -m pytest
