@@ -208,8 +208,9 @@ class Registry:
         return handed
 
     def holdouts(self) -> list[Holdout]:
-        """All held-out regions, in the order in which they were added."""
-        rows = _arrow(self._open("holdouts"), "holdouts").to_pylist()
+        """All held-out regions, by name, record and place: Delta promises no order of its own."""
+        table = _arrow(self._open("holdouts"), "holdouts")
+        rows = sorted(table.to_pylist(), key=lambda row: (row["holdout"], row["record"], row["starts"], row["stops"]))
         return [
             Holdout(row["holdout"], row["record"], tuple(zip(row["starts"], row["stops"], strict=True))) for row in rows
         ]

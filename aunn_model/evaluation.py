@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 
-def psnr_db(predicted: npt.NDArray[Any], truth: npt.NDArray[Any], peak: float) -> float:
-    """Peak signal-to-noise ratio in decibel, 10 log10(peak^2 / mean squared error); inf where nothing differs."""
+def normalised_mse(predicted: npt.NDArray[Any], truth: npt.NDArray[Any], peak: float) -> float | None:
+    """Mean squared error over peak^2, without unit; None where the peak is 0, of a constant record."""
     error = predicted.astype(np.float64) - truth.astype(np.float64)
-    mean_square = float(np.mean(error**2))
-    return float("inf") if mean_square == 0 else float(10 * np.log10(peak**2 / mean_square)) if peak else float("-inf")
+    return float(np.mean(error**2)) / peak**2 if peak else None
+
+
+def psnr_db(nmse: float | None) -> float | None:
+    """Peak signal-to-noise ratio in decibel of a normalised mean squared error; None if there is no error at all."""
+    return float(-10 * np.log10(nmse)) if nmse else None
 
 
 def peak_of(truth: npt.NDArray[Any]) -> float:

@@ -18,8 +18,9 @@ from aunn_data.corpus import Corpus
 from aunn_data.registry import Holdout
 from aunn_model.training import Settings
 from pipelines.cli.model_evaluate import figures_table
+from pipelines.figures import summary
 from pipelines.ingest import ingest
-from pipelines.reconstruct import holdout_targets, reconstruct, summary
+from pipelines.reconstruct import holdout_targets, reconstruct
 from pipelines.train import train_run
 
 BLOCKS, SIZE = 30, (4, 6, 6)

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from pipelines.figures import categorical
 from pipelines.fills import SPATIAL
-from pipelines.reconstruct import Reconstruction, categorical
+from pipelines.reconstruct import Reconstruction
 
 COLUMNS = ("given", "predicted", "truth", "|error|", "uncertainty (bits)")
 UNKNOWN = "#ff00a0"
@@ -20,7 +21,7 @@ def draw(found: Reconstruction, path: Path) -> Path:
     entry = found.target.entry
     if entry.modality == "chess" and entry.axes[0] == "ply":
         figure = _boards(found)
-    elif len(entry.shape) == 1 and categorical(entry, found.record):
+    elif len(entry.shape) == 1 and categorical(found.record):
         figure = _passage(found)
     else:
         figure = _slices(found)
@@ -158,7 +159,8 @@ def _title(found: Reconstruction) -> str:
     figures = found.figures
     said = f"{figures['record']}: {figures['elements']:,} elements predicted (pink: not given)"
     if figures.get("psnr_db") is not None:
-        fills = ", ".join(f"{name} {peer['psnr_db']:.1f}" for name, peer in figures["peers"].items())
+        peers = ((name, peer["psnr_db"]) for name, peer in figures["peers"].items())
+        fills = ", ".join(f"{name} {value:.1f}" if value is not None else f"{name} exact" for name, value in peers)
         return f"{said}\nPSNR {figures['psnr_db']:.1f} dB; {fills}"
     if figures["byte_accuracy"] is not None:
         return (

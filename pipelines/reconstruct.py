@@ -5,7 +5,6 @@ Legend: P digit planes, n predicted elements.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,14 @@ import numpy.typing as npt
 from aunn_data import digits
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
-from aunn_data.geometry import slices
+from aunn_data.geometry import Geometry, slices
 from aunn_data.record import Record
 from aunn_data.registry import Entry
-from aunn_model.evaluation import byte_accuracy, peak_of, psnr_db
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
-from pipelines import fills, formats
+from pipelines import formats
+from pipelines.figures import byte_figures, categorical, element_figures
 from pipelines.runs import Run
-from pipelines.scans import npy
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int], object]
@@ -121,36 +119,10 @@ def reconstruct(
         "record": entry.record,
         "elements": int(mask.sum()),
         "seen": round(float(np.mean(~(held | missing)[mask])), 6),
-        **_byte_figures(found, true_Pn, scored),
+        **byte_figures(found, true_Pn, scored),
+        **element_figures(entry, categorical(record), truth, filled, known, mask & ~missing),
     }
-    if not categorical(entry, record):
-        figures |= _value_figures(entry, truth, filled, known, mask & ~missing)
     return Reconstruction(target, record, filled, truth, known, uncertainty, figures)
-
-
-def summary(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures of several records as one: bytes weigh bits and accuracy, records weigh decibels."""
-    weights = [f["bytes"] for f in figures]
-
-    def mean(name: str) -> float | None:
-        values = [(f[name], w) for f, w in zip(figures, weights, strict=True) if f[name] is not None]
-        return float(np.average([v for v, _ in values], weights=[w for _, w in values])) if values else None
-
-    numeric = [f for f in figures if f.get("psnr_db") is not None]
-    peers = [name for name in (numeric[0]["peers"] if numeric else {}) if all(name in f["peers"] for f in numeric)]
-    return {
-        "bits_per_byte": mean("bits_per_byte"),
-        "entropy_bits_per_byte": mean("entropy_bits_per_byte"),
-        "byte_accuracy": mean("byte_accuracy"),
-        "psnr_db": float(np.mean([f["psnr_db"] for f in numeric])) if numeric else None,
-        "peers": {
-            name: {
-                key: float(np.mean([f["peers"][name][key] for f in numeric])) for key in ("psnr_db", "byte_accuracy")
-            }
-            for name in peers
-        },
-        "records": list(figures),
-    }
 
 
 def write(found: Reconstruction, folder: Path) -> list[Path]:
@@ -162,23 +134,14 @@ def write(found: Reconstruction, folder: Path) -> list[Path]:
     missing = None if record.missing is None else np.asarray(record.missing) & ~found.target.mask
     format = formats.named(entry.format)
     files = [format.write([replace(record, elements=found.filled, missing=missing)], path)]
-    mask, uncertainty = found.target.mask.astype(np.uint8), found.uncertainty
-    if entry.modality == "image" and "channel" in entry.axes:  # one picture for all channels
-        axis = entry.axes.index("channel")
-        mask, uncertainty = mask.max(axis=axis), uncertainty.sum(axis=axis)
-    for what, array in (("mask", mask), ("uncertainty", uncertainty)):
-        files.append(_write_companion(found, array, _companion(path, what)))
+    for what, array in (("mask", found.target.mask.astype(np.uint8)), ("uncertainty", found.uncertainty)):
+        files.append(_write_map(found, what, array, path))
     return files
 
 
-def categorical(entry: Entry, record: Record) -> bool:
-    """Are the elements symbols, not quantities, so that a mean of them says nothing?"""
-    return entry.modality in ("text", "chess") or "palette" in record.header.metadata
-
-
 def picture_name(entry: Entry) -> str:
-    """The file name of a record's picture."""
-    return _split(Path(file_name(entry)).name)[0] + ".picture.png"
+    """The file name of a record's picture; the record's suffix stays in it, for there may be an a.png beside a.jpg."""
+    return Path(file_name(entry)).name + ".picture.png"
 
 
 def file_name(entry: Entry) -> str:
@@ -210,103 +173,39 @@ def _unstored(entry: Entry, missing_n: Mask) -> Mask | None:
 
 def _values(entry: Entry, record: Record, found: Prediction) -> npt.NDArray[Any]:
     geometry, dtype = entry.geometry, np.dtype(entry.dtype)
-    if categorical(entry, record):
+    if categorical(record):
         likeliest_Pn = found.likeliest_N.reshape(geometry.planes, -1)
         return digits.elements_of(likeliest_Pn, dtype, geometry.offset, geometry.place_values)
     expected_Pn = found.expected_N.reshape(geometry.planes, -1)
     return digits.expected_elements_of(expected_Pn, dtype, geometry.offset, geometry.place_values)
 
 
-def _byte_figures(found: Prediction, true_Pn: npt.NDArray[np.uint8], scored_n: Mask) -> dict[str, Any]:
-    planes = len(true_Pn)
-    scored_N = np.tile(scored_n, planes)
-    count = int(scored_N.sum())
-    if not count:
-        return {"bytes": 0, "bits_per_byte": None, "entropy_bits_per_byte": None, "byte_accuracy": None}
-    return {
-        "bytes": count,
-        "bits_per_byte": float(found.surprise_N[scored_N].mean(dtype=np.float64)),
-        "entropy_bits_per_byte": float(found.entropy_N[scored_N].mean(dtype=np.float64)),
-        "byte_accuracy": byte_accuracy(found.likeliest_N[scored_N], true_Pn.reshape(-1)[scored_N]),
-    }
-
-
-def _value_figures(
-    entry: Entry, truth: npt.NDArray[Any], filled: npt.NDArray[Any], known: Mask, scored: Mask
-) -> dict[str, Any]:
-    """PSNR of ours and of the classical fills; the peak is max - min of the record's true values."""
-    geometry = entry.geometry
-    if not scored.any():
-        return {"psnr_db": None, "peers": {}}
-    peak = peak_of(truth)
-    values = np.where(known, truth, 0).astype(np.float64)
-    peers: dict[str, Any] = {}
-    methods = {name: partial(fills.by_frame, fill) for name, fill in fills.FILLS.items()}
-    fillers: dict[str, Any] = {**methods, "other_frame": fills.other_frame}
-    for name, method in fillers.items():
-        guess = method(values, ~known, axes=entry.axes)
-        if guess is not None:
-            stored = _as_stored(guess[scored], truth.dtype)
-            peers[name] = {
-                "psnr_db": psnr_db(stored, truth[scored], peak),
-                "byte_accuracy": byte_accuracy(*(_digits(entry, v) for v in (stored, truth[scored]))),
-            }
-    error = filled[scored].astype(np.float64) - truth[scored].astype(np.float64)
-    return {
-        "psnr_db": psnr_db(filled[scored], truth[scored], peak),
-        "peak": peak,
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "rmse_scaled": float(np.sqrt(np.mean(error**2)) * abs(geometry.slope)),
-        "peers": peers,
-    }
-
-
-def _as_stored(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Values rounded into the record's own type, as ours are."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-    return (values >= 0.5) if dtype.kind == "b" else values.astype(dtype)
-
-
-def _digits(entry: Entry, elements_n: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return digits.digits_of(elements_n, entry.geometry.offset, entry.geometry.place_values)
-
-
-def _write_companion(found: Reconstruction, array: npt.NDArray[Any], path: Path) -> Path:
-    """An array of the record's grid in the record's format where that can hold it, else .npy."""
-    record = found.record
-    geometry = replace(
-        record.header.geometry,
-        dtype=array.dtype.str,
-        shape=array.shape,
-        axes=tuple(a for a in record.header.geometry.axes if array.ndim == len(found.filled.shape) or a != "channel"),
-        offset=0,
-        place_values=(1,),
-        missing_value=None,
-        slope=1.0,
-        intercept=0.0,
-        spacing=None if array.ndim != len(found.filled.shape) else record.header.geometry.spacing,
-        units=None if array.ndim != len(found.filled.shape) else record.header.geometry.units,
+def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: Path) -> Path:
+    """An array on the record's grid: in the scan's own format, as PNG or TIFF beside an image, else as .npy."""
+    header, known = found.record.header, found.record.header.geometry
+    axes, format, (stem, suffix) = known.axes, header.format, _split(path.name)
+    if header.modality == "image":
+        if "channel" in axes:  # one map for all channels
+            array = array.sum(axis=axes.index("channel"), dtype=array.dtype)
+            axes = tuple(axis for axis in axes if axis != "channel")
+        array = np.where(array, 255, 0).astype(np.uint8) if what == "mask" else array
+        format = "png" if what == "mask" else "tiff"
+    elif header.modality != "scan":
+        format = "npy"
+    if header.modality != "scan":
+        stem, suffix = path.name, f".{format}"
+    whole = len(axes) == len(known.axes)
+    geometry = Geometry(
+        array.dtype.str,
+        axes,
+        array.shape,
+        spacing=known.spacing if whole else None,
+        units=known.units if whole else None,
+        affine=known.affine,
     )
-    format = formats.named(record.header.format)
-    metadata = record.header.metadata if record.header.modality == "scan" else {}
-    header = replace(record.header, geometry=geometry, metadata=metadata)
-    if record.header.modality in ("text", "chess"):
-        return npy.write([Record(replace(header, format="npy"), array)], path.with_name(_split(path.name)[0] + ".npy"))
-    if record.header.modality == "image":
-        suffix = ".png" if array.dtype == np.uint8 else ".tiff"
-        header = replace(header, format=suffix[1:])
-        array = array * 255 if suffix == ".png" else array
-        return formats.named(header.format).write(
-            [Record(header, array)], path.with_name(_split(path.name)[0] + suffix)
-        )
-    return format.write([Record(header, array)], path)
-
-
-def _companion(path: Path, what: str) -> Path:
-    stem, suffix = _split(path.name)
-    return path.with_name(f"{stem}.{what}{suffix}")
+    metadata = header.metadata if header.modality == "scan" else {}
+    record = Record(replace(header, format=format, geometry=geometry, metadata=metadata), array)
+    return formats.named(format).write([record], path.with_name(f"{stem}.{what}{suffix}"))
 
 
 def _split(name: str) -> tuple[str, str]:

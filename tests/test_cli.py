@@ -296,7 +296,7 @@ def test_train_evaluate_and_reconstruct(things):
     assert mask.sum() == mask[4:6].size
     assert (bits[mask == 1] > 0).all()
     assert json.loads(Path("out/report.json").read_text())["psnr_db"] == judged["psnr_db"]
-    with Image.open("out/deep/scan.picture.png") as picture:
+    with Image.open("out/deep/scan.npy.picture.png") as picture:
         assert picture.width > 800
 
 
@@ -316,7 +316,7 @@ def test_every_modality_can_be_asked_by_region_and_span(things):
         assert done["records"][0]["seen"] == 1
     filled = Path("out/notes.txt").read_bytes()
     assert filled[:5] + filled[25:] == TEXT.encode()[:5] + TEXT.encode()[25:]
-    assert Image.open("out/picture.mask.png").getpixel((5, 4)) == 255
+    assert Image.open("out/picture.png.mask.png").getpixel((5, 4)) == 255
     assert Path("out/games#1.pgn").read_text().startswith('[Event "a"]')
     assert len(list(Path("out").glob("*.picture.png"))) == 3
 

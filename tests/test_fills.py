@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aunn_model.evaluation import byte_accuracy, peak_of, psnr_db
+from aunn_model.evaluation import byte_accuracy, normalised_mse, peak_of, psnr_db
 from pipelines import fills
 
 SHAPE = (12, 14, 16)
@@ -85,9 +85,10 @@ def test_other_frame_copies_the_nearest_frame_that_has_the_place():
 
 
 def test_figures_have_their_textbook_values():
-    """A constant error of one tenth of the peak is 20 dB; equal values are infinitely good."""
+    """A constant error of one tenth of the peak is 20 dB; where there is no error or no peak there is no figure."""
     truth = np.array([0.0, 50.0, 100.0])
     assert peak_of(truth) == 100
-    assert psnr_db(truth + 10, truth, 100.0) == pytest.approx(20.0)
-    assert psnr_db(truth, truth, 100.0) == float("inf")
+    assert psnr_db(normalised_mse(truth + 10, truth, 100.0)) == pytest.approx(20.0)
+    assert psnr_db(normalised_mse(truth, truth, 100.0)) is None
+    assert normalised_mse(truth, truth, 0.0) is None
     assert byte_accuracy(np.array([1, 2, 3, 4], np.uint8), np.array([1, 2, 0, 0], np.uint8)) == 0.5

@@ -69,7 +69,7 @@ class Verbs(click.Group):
 
 def print_json(document: Any) -> None:
     """The one JSON document of a verb."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def bar(total: int | None, unit: str, quiet: bool, description: str = "") -> "tqdm[Any]":

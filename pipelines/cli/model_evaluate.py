@@ -10,6 +10,7 @@ from aunn_data.corpus import Corpus
 from pipelines import reconstruct as flow
 from pipelines import runs
 from pipelines.cli.common import bar, output_options, print_json, table
+from pipelines.figures import summary
 
 run_corpus_option = click.option(
     "--corpus",
@@ -33,7 +34,7 @@ def evaluate(run: Path, holdout: str, corpus: Path | None, as_json: bool, quiet:
     """
     opened = runs.Run.read(run).open_corpus(corpus)
     figures = judge(run, opened, flow.holdout_targets(opened, holdout), quiet or as_json)
-    found = {"run": str(run), "holdout": holdout, **flow.summary(figures)}
+    found = {"run": str(run), "holdout": holdout, **summary(figures)}
     if as_json:
         print_json(found)
     else:

@@ -10,6 +10,7 @@ from pipelines import reconstruct as flow
 from pipelines import runs
 from pipelines.cli.common import output_options, parse_span, print_json
 from pipelines.cli.model_evaluate import figures_table, judge, run_corpus_option
+from pipelines.figures import summary
 from pipelines.picture import draw
 
 MOST_PICTURES = 24
@@ -56,7 +57,7 @@ def reconstruct(
             files.append(draw(found, written[0].with_name(flow.picture_name(found.target.entry))))
 
     figures = judge(run, opened, targets, quiet or as_json, on_record)
-    found = {"run": str(run), "holdout": holdout, **flow.summary(figures), "files": [str(path) for path in files]}
+    found = {"run": str(run), "holdout": holdout, **summary(figures), "files": [str(path) for path in files]}
     report = out / "report.json"
     report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     found["files"].append(str(report))
