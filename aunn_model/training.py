@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 import torch
@@ -130,7 +130,8 @@ def steps_within(
         began = time.perf_counter()
         step(state, settings, *batch_of(number))
         times.append(time.perf_counter() - began)
-    return max(1, int(seconds / median(times)))
+    slow = quantiles(times, n=4)[2]  # a long run meets more of the machine's slow moments than a short probe
+    return max(1, int(seconds / slow))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -26,8 +26,8 @@ from pipelines.train import train_run
 BLOCKS, SIZE = 30, (4, 6, 6)
 
 
-def prepare(source: Path, folder: Path, seed: int = 0) -> Corpus:
-    """A corpus of the scan in ``folder`` with the holdout "blocks" in its first frame."""
+def prepare(source: Path, folder: Path, seed: int = 0, alone: bool = False) -> Corpus:
+    """A corpus of the scan in ``folder``, the holdout "blocks" in its first frame; ``alone``: no other is trained on."""
     corpus = Corpus.create(folder)
     ingest([source], corpus)
     [entry] = corpus.entries
@@ -40,6 +40,8 @@ def prepare(source: Path, folder: Path, seed: int = 0) -> Corpus:
         if not taken[cut].any():
             taken[cut] = True
             held.append(Holdout("blocks", entry.record, ((0, 1), *box)))
+    if alone:
+        held.append(Holdout("other frames", entry.record, ((1, entry.shape[0]), *entry.geometry.whole[1:])))
     corpus.add_holdouts(held)
     return corpus
 
@@ -50,15 +52,18 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--seconds", type=float, default=560)
     parser.add_argument("--seed", type=int, default=0, help="of the blocks and of the network")
+    parser.add_argument("--alone", action="store_true", help="hold the second frame out as well")
     parser.add_argument("--settings", default="", help="other settings than the defaults, as TOML: 'pairs = 3'")
     asked = parser.parse_args()
     settings = Settings(**{**Settings().__dict__, "seed": asked.seed, **tomllib.loads(asked.settings)})
     with tempfile.TemporaryDirectory() as folder:
-        corpus = prepare(asked.source, Path(folder) / "corpus", asked.seed)
+        corpus = prepare(asked.source, Path(folder) / "corpus", asked.seed, asked.alone)
         done = train_run(corpus, Path(folder) / "run", settings, asked.seconds)
         [target] = holdout_targets(corpus, "blocks")
         found = reconstruct(done.state.network, corpus, done.run, target)
-    print(f"{done.state.step} steps in {done.state.seconds:.0f} s, seed {asked.seed}, {asked.settings or 'defaults'}")
+    print(
+        f"{done.state.step} steps in {done.state.seconds:.0f} s, seed {asked.seed}, {asked.settings or 'defaults'}{', alone' * asked.alone}"
+    )
     print(figures_table(summary([found.figures])))
 
 

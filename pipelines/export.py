@@ -32,7 +32,7 @@ def export(
     for source, group in groupby(entries, key=lambda entry: entry.source):
         members = list(group)
         try:
-            path = target(folder, source, overwrite)
+            path = path_below(folder, source, overwrite)
             path = formats.named(members[0].format).write([corpus.record(entry) for entry in members], path)
             done.files.extend((entry, path) for entry in members)
         except (AunnError, OSError) as error:
@@ -42,7 +42,7 @@ def export(
     return done
 
 
-def target(folder: Path, source: str, overwrite: bool) -> Path:
+def path_below(folder: Path, source: str, overwrite: bool) -> Path:
     """The file for a source below a folder; InputError if it would lie outside or is there already."""
     path = folder / source
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):

@@ -20,6 +20,7 @@ from aunn_data.registry import Entry
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
 from pipelines import formats
+from pipelines.export import path_below
 from pipelines.figures import byte_figures, categorical, element_figures
 from pipelines.runs import Run
 
@@ -127,10 +128,8 @@ def reconstruct(
 
 def write(found: Reconstruction, folder: Path) -> list[Path]:
     """Writes the record with what was predicted, the mask (1 = predicted) and the uncertainty (bits) below a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     entry, record = found.target.entry, found.record
-    path = folder / file_name(entry)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path_below(folder, file_name(entry), overwrite=True)
     missing = None if record.missing is None else np.asarray(record.missing) & ~found.target.mask
     format = formats.named(entry.format)
     files = [format.write([replace(record, elements=found.filled, missing=missing)], path)]

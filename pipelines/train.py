@@ -1,6 +1,7 @@
 """A corpus into a network: gather what is trainable, train, checkpoint, go on where a run was stopped."""
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -174,6 +175,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
