@@ -27,7 +27,7 @@ BLOCKS, SIZE = 30, (4, 6, 6)
 
 
 def prepare(source: Path, folder: Path, seed: int = 0, alone: bool = False) -> Corpus:
-    """A corpus of the scan in ``folder``, the holdout "blocks" in its first frame; ``alone``: no other is trained on."""
+    """A corpus of the scan in ``folder``, the holdout "blocks" in its first frame; ``alone``: no other is used."""
     corpus = Corpus.create(folder)
     ingest([source], corpus)
     [entry] = corpus.entries
@@ -61,9 +61,8 @@ def main() -> None:
         done = train_run(corpus, Path(folder) / "run", settings, asked.seconds)
         [target] = holdout_targets(corpus, "blocks")
         found = reconstruct(done.state.network, corpus, done.run, target)
-    print(
-        f"{done.state.step} steps in {done.state.seconds:.0f} s, seed {asked.seed}, {asked.settings or 'defaults'}{', alone' * asked.alone}"
-    )
+    how = ", ".join([asked.settings or "defaults", *["alone"] * asked.alone])
+    print(f"{done.state.step} steps in {done.state.seconds:.0f} s, seed {asked.seed}, {how}")
     print(figures_table(summary([found.figures])))
 
 
