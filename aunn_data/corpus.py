@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,8 @@ class Corpus:
         """
         seen = self.version
         sizes = [(headers.PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in records]
-        start, stop = self.registry.reserve(partial(self._fit, sizes))
+        with self._durable_registry():
+            start, stop = self.registry.reserve(partial(self._fit, sizes))
         places = place(sizes, start)
         hashes = [hashlib.sha256() for _ in records]
         nexts = [p.header_start for p in places[1:]] + [stop]
@@ -232,15 +234,24 @@ class Corpus:
                 records, places, lines, source_sha256, hashes, missing_bytes, strict=True
             )
         ]
-        self.registry.commit(entries, seen)
-        _sync((self.path / "registry").rglob("*"))
+        with self._durable_registry():
+            self.registry.commit(entries, seen)
         self.version, self.entries = self.registry.entries()
         return entries
 
     def add_holdouts(self, holdouts: Sequence[Holdout]) -> int:
         """Adds held-out regions that are not there yet; returns how many were new."""
         named = [(h, self.entries.named(h.record).geometry.format_region(h.region)) for h in holdouts]
-        return self.registry.add_holdouts(named)
+        with self._durable_registry():
+            return self.registry.add_holdouts(named)
+
+    @contextmanager
+    def _durable_registry(self) -> Iterator[None]:
+        """Flushes the files that the registry gained within to the disk; the older ones are there already."""
+        folder = self.path / "registry"
+        before = set(folder.rglob("*"))
+        yield
+        _sync(set(folder.rglob("*")) - before)
 
     def _fit(self, sizes: list[tuple[int, Any]], start: int) -> int:
         """Where a batch that starts at ``start`` ends; InputError if that is past the last address."""

@@ -191,7 +191,7 @@ def test_broken_game_between_good_ones(tmp_path: Path, broken: str, line: int, f
     """A game that chess does not allow is refused with its line; its neighbours keep their numbers and go in."""
     path = saved(tmp_path, OTHERS.replace("{}", broken))
     for payload in ("boards", "pgn"):
-        before, error, after = pgn.read(path, "games.pgn", payload)  # type: ignore[arg-type]
+        before, error, after = pgn.read(path, "games.pgn", payload)
         assert isinstance(before, Record)
         assert isinstance(after, Record)
         assert (before.header.record, after.header.record) == ("games.pgn#1", "games.pgn#3")

@@ -13,6 +13,7 @@ python-chess's, an extra of this project (``pip install 'aunn[chess]'``), so it 
 """
 
 import codecs
+import importlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -177,7 +178,7 @@ def _encoding(path: Path) -> str:
 def _require_python_chess(path: Path) -> None:
     """Raises InputError where python-chess, an extra, is not installed."""
     try:
-        import chess.pgn  # noqa: F401
+        importlib.import_module("chess.pgn")
     except ImportError as error:
         raise InputError(
             path, expected="python-chess, which reads PGN", found=str(error), remedy="pip install 'aunn[chess]'"
