@@ -5,12 +5,9 @@ sees anything; after a kill at any moment the corpus opens as it was at the last
 boundaries, so a committed shard is never written again. On disk: docs/corpus-format.md.
 """
 
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,103 +16,100 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
+from aunn_data import batch, payload, shards, spans
 from aunn_data import header as headers
-from aunn_data import payload, spans
-from aunn_data.allocation import Place, aligned, place
-from aunn_data.errors import CorpusError, InputError, RequestError
+from aunn_data.allocation import aligned, place
+from aunn_data.batch import Progress, Sha256, shard_key
+from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
 from aunn_data.header import Header
 from aunn_data.record import Record
-from aunn_data.registry import Entry, Holdout, Registry
+from aunn_data.registry import Entries, Entry, Holdout, Registry
 from aunn_data.spans import Spans
+from aunn_data.store import Folder, Store, store_at
 
 FORMAT = "aunn-corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 ADDRESS_BITS = 38
 MOST_ADDRESS_BITS = 63
 SHARD_BITS = 26  # at most; a small address space has smaller shards so that it still has 2^12 of them
-CHUNK_BITS = 16
 
-# zarrs decodes and encodes the same shards several times faster than zarr-python's own pipeline (docs/log.md).
+# zarrs decodes shards several times faster than zarr-python's own pipeline, but only from a folder (docs/log.md).
 _PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
-
-Progress = Callable[[int], object]
-Pieces = Iterator[tuple[int, npt.NDArray[Any]]]
 
 
 class Corpus:
-    """An open corpus at one version. ``append`` and ``add_holdout`` move it to the newest."""
+    """An open corpus at one version. ``append`` moves it to the newest. ``name`` opens it again: a path or a URL."""
 
-    def __init__(self, path: Path, group: zarr.Group, registry: Registry, version: int | None = None):
-        self.path, self.registry = path, registry
-        self.address_bits = int(str(group.attrs["address_bits"]))
-        self._bytes, self._missing = _array(group, "bytes"), _array(group, "missing")
-        self.shard = int(self._bytes.shards[0])
-        self.version, self.entries = registry.entries(version)
+    def __init__(self, store: Store, group: Any):
+        self.store, self.name = store, store.name
+        self.format_version = int(str(group.attrs["format_version"]))
+        self._bytes, self._missing = group["bytes"], group["missing"]
+        # The width is that of the arrays: each widens in one step; until both have, the narrower one holds.
+        self.address_bits: int = min(self._bytes.shape[0], self._missing.shape[0]).bit_length() - 1
+        self.shard: int = self._bytes.shards[0]
+        self.registry = Registry(store, checked=self.format_version > 1)
+        self.version, self.entries = 0, Entries.none()
 
     # ---- open --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, address_bits: int = ADDRESS_BITS) -> "Corpus":
-        """A new, empty corpus; it appears at ``path`` whole or not at all."""
-        if not 20 <= address_bits <= MOST_ADDRESS_BITS:
-            raise RequestError(
-                "--address-bits",
-                expected=f"a width from 20 to {MOST_ADDRESS_BITS}",
-                found=str(address_bits),
-                remedy=f"{ADDRESS_BITS} bits address 275 GB and can be widened later",
-            )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise _not_a_corpus(path, "something else there")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
-            building.chmod(0o755)
-            _create_arrays(building, address_bits)
-            Registry.create(building / "registry")
-            _sync(building.rglob("*"))
-            building.rename(path)
-        except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
-            if (path / "zarr.json").exists():  # a racing writer made it first
-                return cls.open(path)
-            raise RequestError(
-                path, expected="a place to make a corpus", found=str(error), remedy="choose another folder"
-            ) from error
-        _sync([path.parent])
-        return cls.open(path)
+    def create(cls, where: str | Path, address_bits: int = ADDRESS_BITS) -> "Corpus":
+        """A new, empty corpus in a folder or at a URL; the group's zarr.json, written last, makes it one.
+
+        Of racing creators one wins, the others open what it made.
+        """
+        _check_bits(address_bits)
+        store = store_at(where)
+        if store.exists("zarr.json"):
+            return cls.open(where)
+        if isinstance(store, Folder) and _occupied(store.path):
+            raise _not_a_corpus(store.name, "something else there")
+        group = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
+        documents = _documents(group, address_bits)
+        for key in ("bytes/zarr.json", "missing/zarr.json"):
+            store.put(key, documents[key], new=True)
+        Registry.create(store)
+        store.put("zarr.json", documents["zarr.json"], new=True)
+        return cls.open(where)
 
     @classmethod
-    def open(cls, path: Path, version: int | None = None) -> "Corpus":
-        """The corpus at ``path``, the newest version by default. RequestError if there is none."""
-        if not (path / "zarr.json").exists():
-            raise _not_a_corpus(path, "no corpus there")
+    def open(cls, where: str | Path, version: int | None = None) -> "Corpus":
+        """The corpus in a folder or at a URL, the newest version by default. RequestError if there is none."""
+        corpus = cls.without_registry(where)
+        corpus.version, corpus.entries = corpus.registry.entries(version)
+        return corpus
+
+    @classmethod
+    def without_registry(cls, where: str | Path) -> "Corpus":
+        """The byte list alone, as if no record were committed: for those who mend the registry."""
+        store = store_at(where)
+        if not store.exists("zarr.json"):
+            raise _not_a_corpus(store.name, "no corpus there")
         try:
-            with zarr.config.set(_PIPELINE):
-                group = zarr.open_group(path, mode="r+")
-            attributes = dict(group.attrs)
-            if attributes.get("format") != FORMAT:
-                raise _not_a_corpus(path, "another Zarr group")
-            if attributes["format_version"] != FORMAT_VERSION:
-                raise CorpusError(
-                    path,
-                    expected=f"corpus format version {FORMAT_VERSION}",
-                    found=str(attributes["format_version"]),
-                    remedy="read it with the release that wrote it",
-                )
-            return cls(path, group, Registry(path / "registry"), version)
-        except (ValueError, KeyError, OSError) as error:
+            with zarr.config.set(_PIPELINE) if isinstance(store, Folder) else contextlib.nullcontext():
+                group = zarr.open_group(store.zarr(), mode="r")
+                _check_format(store.name, dict(group.attrs))
+                return cls(store, group)
+        except (ValueError, KeyError, TypeError, OSError) as error:
             if isinstance(error, RequestError | CorpusError):
                 raise
             raise CorpusError(
-                path,
+                store.name,
                 expected="the arrays bytes and missing",
                 found=f"{type(error).__name__}: {error}",
-                remedy="restore the corpus from a copy",
+                remedy="restore the corpus' zarr.json files from a copy",
             ) from error
 
     # ---- read --------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The folder of a corpus that lies in one."""
+        return Path(self.name)
 
     @property
     def size(self) -> int:
@@ -151,7 +145,7 @@ class Corpus:
     def header(self, entry: Entry) -> Header:
         """The header of a record, from the byte list."""
         data = self.read(entry.header_start, entry.header_start + entry.header_bytes).tobytes()
-        return headers.decode(data, f"{self.path} at {entry.header_start}")
+        return headers.decode(data, f"{self.name} at {entry.header_start}")
 
     def elements(self, entry: Entry, region: Region | None = None) -> npt.NDArray[Any]:
         """The stored values of a region (all of the record by default), missing ones as the source had them."""
@@ -178,6 +172,11 @@ class Corpus:
         for start, stop in payload.blocks(entry.geometry, self.shard, entry.payload_start):
             yield start, self._read_payload(self.read, entry, start, stop)
 
+    def shard_numbers(self, name: str) -> list[int]:
+        """The numbers of the shards that exist in the array ``bytes`` or ``missing``, ascending."""
+        last = (item.key.rsplit("/", 1)[-1] for item in self.store.items(f"{name}/c"))
+        return sorted(int(number) for number in last if number.isdecimal())
+
     def holdouts(self) -> list[Holdout]:
         """All held-out regions."""
         return self.registry.holdouts()
@@ -188,200 +187,182 @@ class Corpus:
     def _read(self, array: Any, start: int, stop: int) -> Any:
         if not 0 <= start <= stop <= self.size:
             raise RequestError(
-                self.path,
+                self.name,
                 expected=f"addresses within 0:{self.size}",
                 found=f"{start}:{stop}",
                 remedy="`aunn-data ls` lists what lies where",
             )
         try:
-            return np.asarray(array[start:stop])
+            found = np.asarray(array[start:stop])
         except Exception as error:  # zarr, zarrs and the file system each raise their own
-            raise CorpusError(
-                f"{self.path} addresses {start}:{stop}",
-                expected="readable chunks",
-                found=f"{type(error).__name__}: {error}",
-                remedy="run `aunn-data verify`, restore the damaged shard from a copy",
-            ) from error
+            raise self._unreadable(start, stop, "readable chunks", f"{type(error).__name__}: {error}") from error
+        if self.format_version > 1:
+            self._check_not_lost(array.basename, start, stop, found)
+        return found
+
+    def _check_not_lost(self, name: str, start: int, stop: int, found: npt.NDArray[Any]) -> None:
+        """Zarr reads a shard that does not exist as zeros: CorpusError where one must exist."""
+        for number in range(start // self.shard, -(-stop // self.shard)):
+            low, high = number * self.shard, (number + 1) * self.shard
+            if self.store.remote and found[max(low, start) - start : high - start].any():
+                continue  # spares a request
+            if not self.store.exists(shard_key(name, number)) and self.expects(name, number):
+                raise self._unreadable(max(low, start), min(high, stop), f"shard {number} of {name}", "none")
+
+    def expects(self, name: str, number: int) -> bool:
+        """Must there be a shard of this number in the array ``bytes`` or ``missing``?"""
+        low, high = number * self.shard, (number + 1) * self.shard
+        for entry in self.entries.within(low, high):
+            if name == "bytes" and entry.header_start < high and low < entry.header_start + entry.header_bytes:
+                return True
+            first, last = max(low, entry.payload_start), min(high, entry.payload_stop)
+            inside = first < last and payload.holds_elements(
+                entry.geometry, first - entry.payload_start, last - entry.payload_start
+            )
+            if inside and (name == "bytes" or entry.missing_bytes):
+                return True
+        return False
+
+    def _unreadable(self, start: int, stop: int, expected: str, found: str) -> CorpusError:
+        records = [entry.record for entry in self.entries.within(start, stop)][:3]
+        return CorpusError(
+            f"{self.name} addresses {start}:{stop}" + (f" of {', '.join(records)}" if records else ""),
+            expected=expected,
+            found=found,
+            remedy="run `aunn-data verify`, restore the damaged shard from a copy",
+        )
 
     # ---- write -------------------------------------------------------------------------------------------------
 
     def append(
-        self, records: Sequence[Record], source_sha256: Sequence[str], on_bytes: Progress | None = None
+        self,
+        records: Sequence[Record],
+        source_sha256: Sequence[Sha256],
+        on_bytes: Progress = lambda count: None,
     ) -> list[Entry]:
-        """Commits records as one batch and returns their entries. ``on_bytes(n)`` after n more payload bytes lie there.
+        """Commits records as one batch and returns their entries; ``on_bytes(n)`` after n more payload bytes.
 
         Raises InputError if the address space has no room, ConflictError if another writer committed one of the names.
         """
-        seen = self.version
+        self._check_writable()
         sizes = [(headers.PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in records]
-        with self._durable_registry():
-            start, stop = self.registry.reserve(partial(self._fit, sizes))
-        places = place(sizes, start)
-        hashes = [hashlib.sha256() for _ in records]
-        nexts = [p.header_start for p in places[1:]] + [stop]
-        lines = [
-            headers.encode(r.header, payload=p.payload_start, next=n)
-            for r, p, n in zip(records, places, nexts, strict=True)
-        ]
-        bytes_pieces = _bytes_pieces(records, places, lines, hashes, self.shard, on_bytes or (lambda n: None))
-        written = self._write(self._bytes, bytes_pieces)
-        missing_bytes = [0] * len(records)
-        written += self._write(self._missing, _missing_pieces(records, places, missing_bytes, self.shard))
-        _sync(written)
-        entries = [
-            _entry(r, p, len(line), source, digest.hexdigest(), marked)
-            for r, p, line, source, digest, marked in zip(
-                records, places, lines, source_sha256, hashes, missing_bytes, strict=True
-            )
-        ]
-        with self._durable_registry():
-            self.registry.commit(entries, seen)
-        self.version, self.entries = self.registry.entries()
+        given = self.registry.reserve(partial(self._fit, sizes))
+        places = place(sizes, given.start)
+        entries = batch.write(self.store, self.shard, records, places, given.stop, source_sha256, on_bytes)
+        try:
+            self.registry.commit(entries, self.version, given.batch)
+        except ConflictError:
+            batch.remove(self.store, self.shard, given.start, given.stop)
+            raise
+        self.refresh()
         return entries
+
+    def refresh(self) -> None:
+        """Moves to the newest version."""
+        self.version, self.entries = self.registry.entries()
 
     def add_holdouts(self, holdouts: Sequence[Holdout]) -> int:
         """Adds held-out regions that are not there yet; returns how many were new."""
+        self._check_writable()
         named = [(h, self.entries.named(h.record).geometry.format_region(h.region)) for h in holdouts]
-        with self._durable_registry():
-            return self.registry.add_holdouts(named)
+        return self.registry.add_holdouts(named)
 
-    @contextmanager
-    def _durable_registry(self) -> Iterator[None]:
-        """Flushes the files that the registry gained within to the disk; the older ones are there already."""
-        folder = self.path / "registry"
-        before = set(folder.rglob("*"))
-        yield
-        _sync(set(folder.rglob("*")) - before)
+    def widen(self, address_bits: int) -> "Corpus":
+        """The same corpus with more addresses; no byte moves. RequestError if it would be narrower."""
+        self._check_writable()
+        _check_bits(address_bits)
+        if address_bits < self.address_bits:
+            raise RequestError(
+                "--address-bits",
+                expected=f"at least the corpus' own width, {self.address_bits}",
+                found=str(address_bits),
+                remedy="leave the option out: committed bytes never move",
+            )
+        for key in ("missing/zarr.json", "bytes/zarr.json", "zarr.json"):
+            document = json.loads(self.store.get(key))
+            if "shape" in document:
+                document["shape"] = [max(1 << address_bits, *document["shape"])]
+            else:
+                document["attributes"]["address_bits"] = address_bits
+            self.store.put(key, _json_bytes(document))
+        return Corpus.open(self.name)
+
+    def _check_writable(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise RequestError(
+                self.name,
+                expected=f"corpus format version {FORMAT_VERSION} to write to",
+                found=f"version {self.format_version}, which is kept for reading",
+                remedy="export it and ingest the files into a new corpus",
+            )
 
     def _fit(self, sizes: list[tuple[int, Any]], start: int) -> int:
         """Where a batch that starts at ``start`` ends; InputError if that is past the last address."""
         stop = aligned(place(sizes, start)[-1].stop, self.shard)
         if stop > self.size:
             raise InputError(
-                self.path,
+                self.name,
                 expected=f"room for {stop - start:,} addresses",
                 found=f"{max(0, self.size - start):,} left of 2^{self.address_bits}",
-                remedy="make a wider corpus with --address-bits",
+                remedy="widen the corpus with `aunn-data ingest --address-bits`",
             )
         return stop
 
-    def _write(self, array: Any, pieces: Pieces) -> list[Path]:
-        """Writes pieces (ascending, none across a shard's end) as whole shards; returns the files."""
-        number, buffer, files = -1, np.empty(0, array.dtype), []
 
-        def flush() -> None:
-            if number >= 0:
-                array[number * self.shard : (number + 1) * self.shard] = buffer
-                files.append(self.path / array.basename / "c" / str(number))
-
-        for address, piece in pieces:
-            if address // self.shard != number:
-                flush()
-                number, buffer = address // self.shard, np.zeros(self.shard, array.dtype)
-            within = address - number * self.shard
-            buffer[within : within + len(piece)] = piece
-        flush()
-        return files
+def _check_bits(address_bits: int) -> None:
+    if not 20 <= address_bits <= MOST_ADDRESS_BITS:
+        raise RequestError(
+            "--address-bits",
+            expected=f"a width from 20 to {MOST_ADDRESS_BITS}",
+            found=str(address_bits),
+            remedy=f"{ADDRESS_BITS} bits address 275 GB and can be widened later",
+        )
 
 
-def _bytes_pieces(
-    records: Sequence[Record],
-    places: Sequence[Place],
-    lines: Sequence[bytes],
-    hashes: Sequence[Any],
-    shard: int,
-    on_bytes: Progress,
-) -> Pieces:
-    for record, at, line, digest in zip(records, places, lines, hashes, strict=True):
-        yield from _cut(at.header_start, np.frombuffer(line, np.uint8), shard)
-        geometry = record.header.geometry
-        for start, stop in payload.blocks(geometry, shard, at.payload_start):
-            block = payload.encode(geometry, record.elements, start, stop, record.missing)
-            if block is not None:
-                inside = payload.element_bytes(geometry, block, start)
-                digest.update(inside)
-                on_bytes(len(inside))
-                yield at.payload_start + start, block
+def _check_format(name: str, attributes: dict[str, Any]) -> None:
+    if attributes.get("format") != FORMAT:
+        raise _not_a_corpus(name, "another Zarr group")
+    if attributes["format_version"] not in READABLE:
+        raise CorpusError(
+            name,
+            expected="corpus format version " + " or ".join(map(str, READABLE)),
+            found=str(attributes["format_version"]),
+            remedy="read it with the release that wrote it",
+        )
 
 
-def _missing_pieces(records: Sequence[Record], places: Sequence[Place], counts: list[int], shard: int) -> Pieces:
-    for number, (record, at) in enumerate(zip(records, places, strict=True)):
-        if record.missing is None:
-            continue
-        for start, stop in payload.blocks(record.header.geometry, shard, at.payload_start):
-            block = payload.encode_missing(record.header.geometry, record.missing, start, stop)
-            if block is not None and block.any():
-                counts[number] += int(block.sum())
-                yield at.payload_start + start, block
+def _occupied(folder: Path) -> bool:
+    """Is something there that is no corpus half made?"""
+    ours = {"bytes", "missing", "registry"}
+    return folder.exists() and (not folder.is_dir() or any(found.name not in ours for found in folder.iterdir()))
 
 
-def _cut(address: int, data: npt.NDArray[np.uint8], shard: int) -> Pieces:
-    while len(data):
-        room = shard - address % shard
-        yield address, data[:room]
-        address, data = address + room, data[room:]
-
-
-def _entry(record: Record, at: Place, header_bytes: int, source_sha256: str, sha256: str, missing_bytes: int) -> Entry:
-    header, geometry = record.header, record.header.geometry
-    return Entry(
-        record=header.record,
-        source=header.source,
-        modality=header.modality,
-        format=header.format,
-        header_start=at.header_start,
-        header_bytes=header_bytes,
-        payload_start=at.payload_start,
-        payload_stop=at.payload_start + geometry.extent,
-        stop=at.stop,
-        axes=geometry.axes,
-        shape=geometry.shape,
-        dtype=geometry.dtype,
-        layout=geometry.layout,
-        geometry=geometry,
-        payload_bytes=geometry.payload_bytes,
-        missing_bytes=missing_bytes,
-        sha256=sha256,
-        source_sha256=source_sha256,
-    )
-
-
-def _create_arrays(path: Path, address_bits: int) -> None:
-    shard_bits = max(CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
-    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
-    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+def _documents(attributes: dict[str, Any], address_bits: int) -> dict[str, bytes]:
+    """The three zarr.json files of an empty corpus."""
+    shard_bits = max(shards.CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
+    memory = MemoryStore()
+    group = zarr.create_group(memory, zarr_format=3, attributes=attributes)
     for name, dtype in (("bytes", "uint8"), ("missing", "bool")):
         group.create_array(
             name,
             shape=(1 << address_bits,),
             dtype=dtype,
-            chunks=(1 << min(CHUNK_BITS, shard_bits),),
+            chunks=(1 << min(shards.CHUNK_BITS, shard_bits),),
             shards=(1 << shard_bits,),
             fill_value=0,
-            compressors=[ZstdCodec(level=3, checksum=True)],
+            compressors=[ZstdCodec(level=shards.LEVEL, checksum=True)],
         )
+    return {key: value.to_bytes() for key, value in memory._store_dict.items()}
 
 
-def _array(group: zarr.Group, name: str) -> Any:
-    with zarr.config.set(_PIPELINE):
-        return group[name]
+def _json_bytes(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode()
 
 
-def _not_a_corpus(path: Path, found: str) -> RequestError:
+def _not_a_corpus(name: str, found: str) -> RequestError:
     return RequestError(
-        path,
+        name,
         expected="a corpus",
         found=found,
         remedy="name its folder with --corpus or AUNN_CORPUS; `aunn-data ingest` makes one",
     )
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Flushes files and the folders that name them to the disk: Zarr and delta-rs rename but do not fsync."""
-    found = {path for path in paths if path.exists()}
-    for path in sorted(found | {path.parent for path in found}):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -32,6 +32,8 @@ def fit(dtype: np.dtype[Any], elements: Any, missing: Any = None) -> tuple[int, 
     Elements of one byte without sign are their own digit. Missing elements that all carry the same bits (NaN, a fill
     value) stay out of the range: they are stored as digit 0 and come back through ``missing_value``.
     """
+    if missing is None and dtype.kind in "ub" and dtype.itemsize == 1:
+        return 0, (1,), None
     low, high, low_missing, high_missing = 2**64, -1, 2**64, -1
     for slab in _slabs(elements):
         part = ordered(np.asarray(elements[slab]))

@@ -4,7 +4,8 @@ AunnError
 ├── InputError      (ValueError)    this input cannot go in; report it, take the next one       exit 1
 ├── RequestError    (ValueError)    what was asked for makes no sense here; ask differently     exit 2
 ├── CorpusError     (RuntimeError)  the corpus, or a file of a run, is damaged                  exit 3
-└── ConflictError   (RuntimeError)  somebody else was faster; the same command again will do    exit 4
+├── ConflictError   (RuntimeError)  somebody else was faster; the same command again will do    exit 4
+└── StoreError      (RuntimeError)  the disk or object store refused; mend it, then the same    exit 4
 """
 
 
@@ -46,5 +47,11 @@ class CorpusError(AunnError, RuntimeError):
 
 class ConflictError(AunnError, RuntimeError):
     """Another writer was faster. Nothing was lost: the same command again will do."""
+
+    exit_code = 4
+
+
+class StoreError(AunnError, RuntimeError):
+    """The disk or the object store refused. Nothing committed was lost: once it is mended, the same command will do."""
 
     exit_code = 4

@@ -89,12 +89,23 @@ class Geometry:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The element's type."""
+        return np.dtype(self.dtype)
+
+    @cached_property
+    def is_bytes(self) -> bool:
+        """Is an element its own only digit: a byte as it is?"""
+        byte = self.numpy_dtype.kind in "ub" and self.numpy_dtype.itemsize == 1
+        return byte and self.place_values == (1,) and self.missing_value is None
+
+    @cached_property
     def planes(self) -> int:
         """Number of digit planes P: bytes an element."""
         return len(self.place_values)
 
-    @property
+    @cached_property
     def payload_bytes(self) -> int:
         """Bytes that hold a digit of an element, padding left out."""
         return self.planes * self.elements
@@ -109,7 +120,7 @@ class Geometry:
         """Addresses the payload takes, padding included; a power of two unless packed."""
         return self.payload_bytes if self.layout == "packed" else self.plane_extent << bits_for(self.planes)
 
-    @property
+    @cached_property
     def whole(self) -> Region:
         """The region of all elements."""
         return tuple((0, size) for size in self.shape)
@@ -130,8 +141,12 @@ class Geometry:
     @cached_property
     def strides(self) -> tuple[int, ...]:
         """Addresses from one index to the next along each axis. Padded and packed only."""
-        pitches = [size if self.layout == "packed" else 1 << bits_for(size) for size in self.shape]
-        return tuple(math.prod(pitches[k + 1 :]) for k in range(len(pitches)))
+        return tuple(math.prod(self.pitches[k + 1 :]) for k in range(len(self.pitches)))
+
+    @cached_property
+    def pitches(self) -> tuple[int, ...]:
+        """What each axis counts to, padding included. Padded and packed only."""
+        return tuple(size if self.layout == "packed" else 1 << bits_for(size) for size in self.shape)
 
     def axis_offset(self, axis: int, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """What ``indices`` along ``axis`` add to an element's offset. Same shape, int64."""

@@ -1,26 +1,37 @@
 """What lies where: the Delta tables beside the byte list. The version of ``records`` is the version of the corpus.
 
-Legend: R records. Every commit here is made at exactly the version that was read, without delta-rs' automatic retries:
-of two racing writers the second is refused, reads again and decides anew.
+Legend: R records, B addresses. Every commit here is made at exactly the version that was read, without delta-rs'
+automatic retries: of two racing writers the second is refused, reads again and decides anew. An answer that never came
+is settled by looking: the commit is there or it is not.
+
+A flipped bit cannot pass: a Parquet file's name is the SHA-256 of its bytes, and every commit says how many rows the
+table has with it, so that a damaged log, which would hide a file, is noticed.
 """
 
+import hashlib
 import json
+import random
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, Transaction
 
-from aunn_data.errors import ConflictError, CorpusError, RequestError
+from aunn_data.errors import AunnError, ConflictError, CorpusError, RequestError, StoreError
 from aunn_data.geometry import Geometry, Region
+from aunn_data.store import Store, refused
 
 _ADDRESS = pa.field("", pa.int64(), nullable=False)
 _TEXT = pa.field("", pa.string(), nullable=False)
@@ -60,6 +71,16 @@ SCHEMAS = {
 }
 
 
+# Columns that say the same in many rows: kept as Arrow dictionaries in memory.
+_REPEATED = ("source", "modality", "format", "dtype", "layout", "geometry", "source_sha256")
+
+# delta-rs would drop old versions' logs after a month, and would write checkpoints that it does not make durable.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_ATTEMPTS = 100
+_LONGEST_WAIT = 0.25  # seconds between two attempts of one commit
+
+
 @dataclass(frozen=True)
 class Entry:
     """A row of ``records``: one committed record. Addresses are int64; ``sha256`` is of the element-bearing bytes of
@@ -86,17 +107,27 @@ class Entry:
 
     def row(self) -> dict[str, Any]:
         """The row as it stands in the table."""
-        return {**self.__dict__, "geometry": json.dumps(self.geometry.to_json(), sort_keys=True)}
+        return {**self.__dict__, "geometry": _geometry_text(self.geometry)}
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> "Entry":
         """Inverse of ``row``."""
-        geometry = Geometry.from_json(json.loads(row["geometry"]))
+        geometry = _geometry_of(row["geometry"])
         return cls(**{**row, "axes": tuple(row["axes"]), "shape": tuple(row["shape"]), "geometry": geometry})
 
     def spans(self, region: Region) -> npt.NDArray[np.int64]:
         """(S, 2) absolute addresses of a region's bytes."""
         return self.geometry.spans(region) + self.payload_start
+
+
+@lru_cache(maxsize=4096)
+def _geometry_of(text: str) -> Geometry:
+    return Geometry.from_json(json.loads(text))
+
+
+@lru_cache(maxsize=4096)
+def _geometry_text(geometry: Geometry) -> str:
+    return json.dumps(geometry.to_json(), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -108,11 +139,42 @@ class Holdout:
     region: Region
 
 
+@dataclass(frozen=True)
+class Reservation:
+    """Addresses ``start:stop`` handed out to one batch, which nobody else will get."""
+
+    batch: str
+    start: int
+    stop: int
+    created: datetime
+
+
 class Entries:
-    """The committed records of one version, by name, by number and by address; kept as Arrow columns until asked."""
+    """The committed records of one version, by name, by number and by address; kept as Arrow columns until asked.
+
+    Numbers go by address: record 0 has the lowest header.
+    """
 
     def __init__(self, table: pa.Table):
-        self.table = table.sort_by("header_start")
+        starts = table["header_start"].to_numpy()
+        if (starts[1:] < starts[:-1]).any():
+            table = table.unify_dictionaries().take(pa.array(np.argsort(starts)))
+        self.table = table
+
+    @classmethod
+    def none(cls) -> "Entries":
+        """No records."""
+        return cls(SCHEMAS["records"].empty_table())
+
+    def plus(self, rows: pa.Table) -> "Entries":
+        """These and more records. The index by name, dear to make, goes over to the new object."""
+        more = Entries(pa.concat_tables([self.table, rows]))
+        names = self.__dict__.pop("_numbers", None)
+        if names is not None and more.table.num_rows and (rows["header_start"].to_numpy() >= self._end).all():
+            first = len(self)
+            names.update((name, first + k) for k, name in enumerate(more.table["record"][first:].to_pylist()))
+            more.__dict__["_numbers"] = names
+        return more
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -135,6 +197,15 @@ class Entries:
     def _starts(self) -> npt.NDArray[np.int64]:
         return np.asarray(self.table["header_start"].to_numpy(), np.int64)
 
+    @cached_property
+    def _stops(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.table["stop"].to_numpy(), np.int64)
+
+    @property
+    def _end(self) -> int:
+        """Where the last record ends."""
+        return int(self.table["stop"][-1].as_py()) if len(self) else 0
+
     def named(self, record: str) -> Entry:
         """The record of this name; RequestError if there is none."""
         if record not in self._numbers:
@@ -147,83 +218,169 @@ class Entries:
             )
         return self[self._numbers[record]]
 
+    def numbers_at(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(B,) the number of the record whose header, payload or padding holds each address; -1 for a gap."""
+        if not len(self):
+            return np.full(len(addresses_B), -1, np.int64)
+        number_B = np.searchsorted(self._starts, addresses_B, side="right") - 1
+        return np.where((number_B >= 0) & (addresses_B < self._stops[number_B]), number_B, -1)
+
     def at(self, address: int) -> Entry | None:
         """The record whose addresses (header, payload or the padding within) hold this one."""
-        number = int(np.searchsorted(self._starts, address, side="right")) - 1
-        if number < 0:
-            return None
-        entry = self[number]
-        return entry if address < entry.stop else None
+        number = int(self.numbers_at(np.array([address], np.int64))[0])
+        return None if number < 0 else self[number]
+
+    def within(self, start: int, stop: int) -> Iterator[Entry]:
+        """The records that have an address in ``start:stop``."""
+        first = int(np.searchsorted(self._stops, start, side="right"))
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        return (self[number] for number in range(first, last))
 
 
 class Registry:
-    """The three tables below a folder."""
+    """The three tables below a key of a store.
 
-    def __init__(self, path: Path):
-        self.path = path
+    ``checked`` is False for corpora of format version 1, which have neither hashes in file names nor row counts.
+    """
+
+    def __init__(self, store: Store, key: str = "registry", checked: bool = True):
+        self.store, self.key, self.checked = store, key, checked
+        self._tables: dict[str, DeltaTable] = {}
+        self._parts: dict[str, pa.Table] = {}
+        self._newest: tuple[set[str], Entries] = (set(), Entries.none())
 
     @classmethod
-    def create(cls, path: Path) -> "Registry":
-        """New, empty tables."""
+    def create(cls, store: Store, key: str = "registry") -> "Registry":
+        """New, empty tables; those that are there already stay as they are."""
         for name, schema in SCHEMAS.items():
-            DeltaTable.create(str(path / name), schema)
-        return cls(path)
+            uri, options = store.table(f"{key}/{name}")
+            said = CommitProperties(custom_metadata={"rows": "0"})
+            try:
+                DeltaTable.create(
+                    uri,
+                    schema,
+                    mode="ignore",
+                    configuration=_CONFIGURATION,
+                    storage_options=options,
+                    commit_properties=said,
+                )
+            except (DeltaError, OSError) as error:
+                if not DeltaTable.is_deltatable(uri, options):  # a racing writer's is as good
+                    raise refused(f"{store.name}/{key}/{name}", error) from error
+            store.settle([_log(f"{key}/{name}", 0)])
+        return cls(store, key)
+
+    # ---- read --------------------------------------------------------------------------------------------------
 
     def entries(self, version: int | None = None) -> tuple[int, Entries]:
         """(version, records) of a version, the newest by default."""
         table = self._open("records", version)
-        return table.version(), Entries(_arrow(table, "records"))
+        files = set(self._files("records", table))
+        known, entries = self._newest
+        if version is None and known and known <= files:
+            if new := files - known:
+                entries = entries.plus(self._table("records", sorted(new)))
+        else:
+            entries = Entries(self._table("records", sorted(files)))
+        self._check_rows("records", table, len(entries))
+        if version is None:
+            self._newest = files, entries
+        return table.version(), entries
 
-    def commit(self, entries: Sequence[Entry], seen: int) -> int:
-        """Appends rows and returns the new version. ConflictError if a record of that name came after ``seen``."""
-
-        def rows(table: DeltaTable) -> list[dict[str, Any]]:
-            if table.version() != seen:
-                taken = set(_arrow(table, "records")["record"].to_pylist())
-                for entry in entries:
-                    if entry.record in taken:
-                        raise ConflictError(
-                            entry.record,
-                            expected="to be the only writer of this record",
-                            found="it committed by another writer meanwhile",
-                            remedy="run the same command again",
-                        )
-            return [entry.row() for entry in entries]
-
-        return self._append("records", rows)
-
-    def reserve(self, place: Callable[[int], int]) -> tuple[int, int]:
-        """Hands out addresses nobody had before: ``place(start)`` says where the batch ends. Returns (start, stop)."""
-        handed: tuple[int, int] = (0, 0)
-
-        def rows(table: DeltaTable) -> list[dict[str, Any]]:
-            nonlocal handed
-            stops = _arrow(table, "reservations")["stop"].to_numpy()
-            start = int(stops.max()) if len(stops) else 0
-            handed = (start, place(start))
-            now = datetime.now(UTC)
-            return [{"batch": uuid.uuid4().hex, "start": start, "stop": handed[1], "created": now}]
-
-        self._append("reservations", rows)
-        return handed
+    def arrow(self, name: str, version: int | None = None) -> pa.Table:
+        """One of the tables ``records``, ``reservations``, ``holdouts`` as plain Arrow columns."""
+        return self._rows(name, self._open(name, version)).cast(SCHEMAS[name])
 
     def holdouts(self) -> list[Holdout]:
         """All held-out regions, by name, record and place: Delta promises no order of its own."""
-        table = _arrow(self._open("holdouts"), "holdouts")
-        rows = sorted(table.to_pylist(), key=lambda row: (row["holdout"], row["record"], row["starts"], row["stops"]))
+        rows = self.arrow("holdouts").to_pylist()
+        rows.sort(key=lambda row: (row["holdout"], row["record"], row["starts"], row["stops"]))
         return [
             Holdout(row["holdout"], row["record"], tuple(zip(row["starts"], row["stops"], strict=True))) for row in rows
         ]
 
+    def reservations(self) -> list[Reservation]:
+        """All batches of addresses that were ever handed out, by address."""
+        rows = self.arrow("reservations").to_pylist()
+        return sorted((Reservation(**row) for row in rows), key=lambda r: r.start)
+
+    def newest(self, name: str) -> int:
+        """The newest version of a table."""
+        return self._open(name).version()
+
+    def revoked(self, batch: str) -> bool:
+        """Has ``gc`` taken a batch's addresses back, so that it can never be committed?"""
+        return self._open("records").transaction_version(_revocation(batch)) is not None
+
+    def unlisted(self, name: str) -> dict[str, pa.Table]:
+        """The rows of the Parquet files that no version lists, by key: those of writers that died, or at work."""
+        listed = {f"{self.key}/{name}/{file}" for file in self._files(name, self._open(name))}
+        return {key: rows for key, rows in self._readable(name) if key not in listed}
+
+    def surviving(self) -> set[str]:
+        """The records that have a readable row, whatever is damaged beside it."""
+        return {name for _, rows in self._readable("records") for name in rows["record"].to_pylist()}
+
+    def surviving_end(self) -> int:
+        """Where the last batch stops of which there is a readable row."""
+        return max((pc.max(rows["stop"]).as_py() or 0 for _, rows in self._readable("reservations")), default=0)
+
+    def _readable(self, name: str) -> Iterator[tuple[str, pa.Table]]:
+        for item in self.store.items(f"{self.key}/{name}"):
+            if item.key.endswith(".parquet"):
+                with suppress(CorpusError):
+                    yield item.key, self._part(name, item.key.rsplit("/", 1)[-1])
+
+    # ---- write -------------------------------------------------------------------------------------------------
+
+    def commit(self, entries: Sequence[Entry], seen: int, batch: str) -> int:
+        """Appends rows and returns the new version.
+
+        ConflictError if a record of that name came after version ``seen``, or if ``gc`` took the batch for abandoned.
+        """
+
+        def rows(table: DeltaTable, there: pa.Table) -> pa.Table:
+            if table.transaction_version(_revocation(batch)) is not None:
+                raise ConflictError(
+                    self._where("records"),
+                    expected="the addresses that this batch was given",
+                    found="that `aunn-data gc` took it for abandoned",
+                    remedy="run the same command again; give gc a greater --older-than",
+                )
+            if table.version() != seen:
+                names = pa.array([entry.record for entry in entries])
+                if taken := pc.filter(names, pc.is_in(names, there["record"].combine_chunks())).to_pylist():
+                    raise ConflictError(
+                        taken[0],
+                        expected="to be the only writer of this record",
+                        found="it committed by another writer meanwhile",
+                        remedy="run the same command again",
+                    )
+            return _rows_of(entries)
+
+        return self._append("records", rows)
+
+    def reserve(self, place: Callable[[int], int]) -> Reservation:
+        """Hands out addresses nobody had before: ``place(start)`` says where the batch ends."""
+        handed = Reservation("", 0, 0, datetime.now(UTC))
+
+        def rows(_: DeltaTable, there: pa.Table) -> pa.Table:
+            nonlocal handed
+            start = pc.max(there["stop"]).as_py() or 0
+            handed = Reservation(uuid.uuid4().hex, start, place(start), datetime.now(UTC))
+            return pa.Table.from_pylist([handed.__dict__], schema=SCHEMAS["reservations"])
+
+        self._append("reservations", rows)
+        return handed
+
     def add_holdouts(self, named: Sequence[tuple[Holdout, str]]) -> int:
         """Appends (holdout, its region as text) pairs that are not there yet; returns how many were new."""
-        new: list[tuple[Holdout, str]] = []
+        new = 0
 
-        def rows(table: DeltaTable) -> list[dict[str, Any]]:
+        def rows(_: DeltaTable, there: pa.Table) -> pa.Table:
             nonlocal new
-            known = {(r["holdout"], r["record"], r["region"]) for r in _arrow(table, "holdouts").to_pylist()}
-            new = [(h, text) for h, text in named if (h.holdout, h.record, text) not in known]
-            return [
+            known = {(r["holdout"], r["record"], r["region"]) for r in there.to_pylist()}
+            rows = [
                 {
                     "holdout": h.holdout,
                     "record": h.record,
@@ -231,54 +388,197 @@ class Registry:
                     "starts": [start for start, _ in h.region],
                     "stops": [stop for _, stop in h.region],
                 }
-                for h, text in new
+                for h, text in named
+                if (h.holdout, h.record, text) not in known
             ]
+            new = len(rows)
+            return pa.Table.from_pylist(rows, schema=SCHEMAS["holdouts"])
 
         self._append("holdouts", rows)
-        return len(new)
+        return new
 
-    def _open(self, name: str, version: int | None = None) -> DeltaTable:
-        where = self.path / name
-        try:
-            return DeltaTable(str(where), version=version)
-        except TableNotFoundError as error:
-            raise CorpusError(
-                where, expected="a Delta table", found="none", remedy="restore the corpus from a copy"
-            ) from error
-        except DeltaError as error:
-            if version is not None and version > DeltaTable(str(where)).version():
-                newest = DeltaTable(str(where)).version()
-                raise RequestError(
-                    where, expected=f"a version from 0 to {newest}", found=str(version), remedy="ask for one of these"
-                ) from error
-            raise CorpusError(
-                where, expected="a readable Delta table", found=str(error), remedy="restore the corpus from a copy"
-            ) from error
+    def revoke(self, choose: Callable[[pa.Table], list[str]]) -> list[str]:
+        """Revokes the batches that ``choose(records)`` names, in one commit of ``records`` that adds no row.
 
-    def _append(self, name: str, rows_for: Callable[[DeltaTable], list[dict[str, Any]]], attempts: int = 20) -> int:
-        """Commits rows that were decided on exactly the version that they follow."""
-        for _ in range(attempts):
+        A writer of such a batch either committed before, and then its records are in the table that ``choose`` sees,
+        or reads this commit before it can make its own, and gives up: nothing is revoked that anybody may still see.
+        """
+        chosen: list[str] = []
+
+        def attempt(table: DeltaTable, there: pa.Table) -> tuple[pa.Table | None, list[str]]:
+            nonlocal chosen
+            chosen = [b for b in choose(there) if table.transaction_version(_revocation(b)) is None]
+            return None, chosen
+
+        self._commit("records", attempt)
+        return chosen
+
+    def _append(self, name: str, rows_for: Callable[[DeltaTable, pa.Table], pa.Table]) -> int:
+        return self._commit(name, lambda table, there: (rows_for(table, there), []))
+
+    def _commit(self, name: str, decide: Callable[[DeltaTable, pa.Table], tuple[pa.Table | None, list[str]]]) -> int:
+        """Commits what was decided on exactly the version that it follows; returns the table's version."""
+        for attempt in range(_ATTEMPTS):
             table = self._open(name)
-            rows = rows_for(table)
-            if not rows:
+            there = self._rows(name, table)
+            rows, revoked = decide(table, there)
+            if not revoked and (rows is None or not rows.num_rows):
                 return table.version()
-            try:
-                write_deltalake(
-                    table,
-                    pa.Table.from_pylist(rows, schema=SCHEMAS[name]),
-                    mode="append",
-                    commit_properties=CommitProperties(max_commit_retries=0),
-                )
-            except CommitFailedError:
-                continue
-            return table.version()
+            before = table.version()
+            action = self._put(name, rows) if rows is not None else None
+            total = there.num_rows + (rows.num_rows if rows is not None else 0)
+            if self._commit_once(name, table, action, total, revoked):
+                version = self._open(name).version()
+                self.store.settle([_log(f"{self.key}/{name}", v) for v in range(before + 1, version + 1)])
+                return version
+            if action is not None:
+                self.store.delete([f"{self.key}/{name}/{action.path}"])
+            time.sleep(random.random() * min(_LONGEST_WAIT, 0.01 * 2**attempt))
         raise ConflictError(
-            self.path / name,
+            self._where(name),
             expected="to commit",
-            found=f"another writer faster {attempts} times",
+            found=f"other writers faster {_ATTEMPTS} times",
             remedy="run the same command again",
         )
 
+    def _put(self, name: str, rows: pa.Table) -> AddAction:
+        """Writes rows as a Parquet file that no version lists yet; returns the action that lists it."""
+        sink = pa.BufferOutputStream()
+        rows = rows.replace_schema_metadata({"attempt": uuid.uuid4().hex})  # no two attempts share a file
+        pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+        data = sink.getvalue().to_pybytes()
+        file = f"{hashlib.sha256(data).hexdigest()}.parquet"
+        self.store.put(f"{self.key}/{name}/{file}", data)
+        stats: dict[str, Any] = {"numRecords": rows.num_rows}
+        if name == "records":  # what lies there is still known when the file is damaged
+            stats |= {"minValues": {"header_start": pc.min(rows["header_start"]).as_py()}}
+            stats |= {"maxValues": {"stop": pc.max(rows["stop"]).as_py()}}
+        return AddAction(file, len(data), {}, int(time.time() * 1000), True, json.dumps(stats))
 
-def _arrow(table: DeltaTable, name: str) -> pa.Table:
-    return table.to_pyarrow_table().cast(SCHEMAS[name])
+    def _commit_once(
+        self, name: str, table: DeltaTable, action: AddAction | None, total: int, revoked: list[str]
+    ) -> bool:
+        """One attempt; False if another writer was faster. StoreError if the store failed and nothing is committed."""
+        said = CommitProperties(
+            custom_metadata={"rows": str(total)},
+            max_commit_retries=0,
+            app_transactions=[Transaction(_revocation(batch), 1) for batch in revoked],
+        )
+        before = table.version()
+        actions: list[Any] = [action] if action is not None else []
+        try:
+            table.create_write_transaction(
+                actions, "append", table.schema(), [], commit_properties=said, post_commithook_properties=_NO_HOOKS
+            )
+        except (DeltaError, OSError) as error:
+            # Another was faster, or the store failed, or all was done and the answer lost: only a look can tell.
+            newest = self._open(name)
+            if newest.version() == before:
+                raise refused(self._where(name), error) from error
+            landed = all(a.path in self._files(name, newest) for a in actions)
+            return landed and all(newest.transaction_version(_revocation(batch)) for batch in revoked)
+        return True
+
+    # ---- tables ------------------------------------------------------------------------------------------------
+
+    def _where(self, name: str) -> str:
+        return f"{self.store.name}/{self.key}/{name}"
+
+    def _open(self, name: str, version: int | None = None) -> DeltaTable:
+        uri, options = self.store.table(f"{self.key}/{name}")
+        try:
+            if version is not None:
+                return DeltaTable(uri, version=version, storage_options=options)
+            if name in self._tables:
+                self._tables[name].update_incremental()
+            else:
+                self._tables[name] = DeltaTable(uri, storage_options=options)
+            return self._tables[name]
+        except TableNotFoundError as error:
+            raise self._damaged(name, "a Delta table", "none") from error
+        except (DeltaError, OSError, ValueError) as error:
+            if version is not None and version > (newest := self._open(name).version()):
+                raise RequestError(
+                    self._where(name),
+                    expected=f"a version from 0 to {newest}",
+                    found=str(version),
+                    remedy="ask for one of these",
+                ) from error
+            raise self._damaged(name, "a readable Delta table", f"{type(error).__name__}: {error}") from error
+
+    def _rows(self, name: str, table: DeltaTable) -> pa.Table:
+        rows = self._table(name, self._files(name, table))
+        self._check_rows(name, table, rows.num_rows)
+        return rows
+
+    def _files(self, name: str, table: DeltaTable) -> list[str]:
+        """The names of a version's Parquet files."""
+        try:
+            return sorted(uri.rsplit("/", 1)[-1] for uri in table.file_uris())
+        except (DeltaError, OSError, ValueError) as error:
+            raise self._damaged(name, "a readable Delta log", f"{type(error).__name__}: {error}") from error
+
+    def _table(self, name: str, files: Sequence[str]) -> pa.Table:
+        empty = SCHEMAS[name].empty_table()
+        parts = [self._part(name, file) for file in files]
+        return pa.concat_tables(parts) if parts else empty
+
+    def _part(self, name: str, file: str) -> pa.Table:
+        """The rows of one Parquet file, read once and checked against the hash that is its name."""
+        key = f"{self.key}/{name}/{file}"
+        if key not in self._parts:
+            try:
+                data = self.store.get(key)
+            except (OSError, StoreError) as error:
+                raise self._damaged(name, f"the file {file}", str(error)) from error
+            if self.checked and file != f"{hashlib.sha256(data).hexdigest()}.parquet":
+                raise self._damaged(name, f"a file whose SHA-256 is its name, {file}", "other bytes")
+            self._parts[key] = self._parsed(name, file, data)
+        return self._parts[key]
+
+    def _parsed(self, name: str, file: str, data: bytes) -> pa.Table:
+        repeated = [column for column in _REPEATED if column in SCHEMAS[name].names]
+        schema = pa.schema(
+            [
+                field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in repeated else field
+                for field in SCHEMAS[name]
+            ]
+        )
+        try:
+            return pq.read_table(pa.BufferReader(data), read_dictionary=repeated).select(schema.names).cast(schema)
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise self._damaged(name, f"rows of {name} in {file}", f"{type(error).__name__}: {error}") from error
+
+    def _check_rows(self, name: str, table: DeltaTable, found: int) -> None:
+        if not self.checked:
+            return
+        try:
+            log = self.store.get(_log(f"{self.key}/{name}", table.version()))
+            actions = [json.loads(line) for line in log.splitlines()]
+            said = next(action["commitInfo"]["rows"] for action in actions if "commitInfo" in action)
+        except (OSError, StoreError, ValueError, KeyError, TypeError, StopIteration) as error:
+            raise self._damaged(name, "a commit that says its rows", f"{type(error).__name__}: {error}") from error
+        if said != str(found):
+            raise self._damaged(name, f"{said} rows in version {table.version()}, as its commit says", str(found))
+
+    def _damaged(self, name: str, expected: str, found: str) -> AunnError:
+        return CorpusError(
+            self._where(name),
+            expected=expected,
+            found=found,
+            remedy="restore the registry from a copy, or make it again with `aunn-data verify --rebuild-registry`",
+        )
+
+
+def _rows_of(entries: Sequence[Entry]) -> pa.Table:
+    columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in SCHEMAS["records"]}
+    columns["geometry"] = [_geometry_text(geometry) for geometry in columns["geometry"]]
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["records"])
+
+
+def _revocation(batch: str) -> str:
+    return f"revoked:{batch}"
+
+
+def _log(table: str, version: int) -> str:
+    return f"{table}/_delta_log/{version:020}.json"

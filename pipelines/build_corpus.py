@@ -34,13 +34,11 @@ class Built:
     card: dict[str, Any] = field(default_factory=dict)
 
 
-def build(
-    config: Path | None, corpus: Path, corpus_wins: bool, on_record: Callable[[], object] = lambda: None
-) -> Built:
+def build(config: Path | None, corpus: str, corpus_wins: bool, on_record: Callable[[], object] = lambda: None) -> Built:
     """Builds or finishes the corpus. ``corpus_wins``: the folder given stands above the one the file names."""
     plan = read_plan(config) if config else {}
     if config and "corpus" in plan and not corpus_wins:
-        corpus = config.parent / plan["corpus"]
+        corpus = plan["corpus"] if "://" in plan["corpus"] else str(config.parent / plan["corpus"])
     built = Built(open_or_create(corpus, plan.get("address_bits")) if config else Corpus.open(corpus))
     for source in plan.get("source", []):
         options = Options(source.get("layout"), source.get("chess", "boards"), source.get("prefix", ""))
@@ -49,7 +47,7 @@ def build(
         built.reports.append(report)
     if not len(built.corpus.entries):
         raise RequestError(
-            built.corpus.path, expected="at least one record", found="an empty corpus", remedy="ingest something first"
+            built.corpus.name, expected="at least one record", found="an empty corpus", remedy="ingest something first"
         )
     _check(built.corpus, on_record)
     built.corpus.add_holdouts([_holdout(built.corpus, row) for row in _regions(plan.get("holdout", []))])
@@ -115,7 +113,7 @@ def _check(corpus: Corpus, on_record: Callable[[], object]) -> None:
     if faults:
         first = faults[0]
         raise CorpusError(
-            f"{corpus.path}: {first.record} at {first.start}:{first.stop}",
+            f"{corpus.name}: {first.record} at {first.start}:{first.stop}",
             expected="bytes as the registry describes them",
             found=f"{first.fault} ({len(faults)} faults in all)",
             remedy="`aunn-data verify` lists them; restore the corpus from a copy",

@@ -1,14 +1,13 @@
 """The corpus card: what a corpus holds, counted, for people (CORPUS.md) and for programs (corpus.json)."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from aunn_data import spans
-from aunn_data.corpus import FORMAT_VERSION, Corpus
+from aunn_data.corpus import Corpus
 from aunn_data.sampling import held_out
 
 
@@ -36,9 +35,9 @@ def census(corpus: Corpus) -> dict[str, Any]:
             "bytes": spans.size(held_out(corpus, name)),
         }
     return {
-        "corpus": str(corpus.path),
+        "corpus": corpus.name,
         "version": corpus.version,
-        "format_version": FORMAT_VERSION,
+        "format_version": corpus.format_version,
         "address_bits": corpus.address_bits,
         "records": len(corpus.entries),
         "payload_bytes": sum(m["payload_bytes"] for m in modalities.values()),
@@ -51,8 +50,8 @@ def census(corpus: Corpus) -> dict[str, Any]:
 def write_card(corpus: Corpus) -> dict[str, Any]:
     """Writes CORPUS.md and corpus.json into the corpus' folder; returns the counts."""
     counted = census(corpus)
-    _replace(corpus.path / "corpus.json", json.dumps(counted, indent=2) + "\n")
-    _replace(corpus.path / "CORPUS.md", _markdown(counted))
+    corpus.store.put("corpus.json", (json.dumps(counted, indent=2) + "\n").encode())
+    corpus.store.put("CORPUS.md", _markdown(counted).encode())
     return counted
 
 
@@ -85,10 +84,3 @@ def _markdown(counted: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    building.write_text(text, encoding="utf-8")
-    building.replace(path)

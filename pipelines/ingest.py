@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from aunn_data.corpus import ADDRESS_BITS, Corpus
-from aunn_data.errors import InputError, RequestError
+from aunn_data.errors import InputError
 from aunn_data.geometry import Layout
 from aunn_data.record import Record
 from aunn_data.registry import Entry
+from aunn_data.store import store_at
 from pipelines import formats
 from pipelines.chess import pgn
 
@@ -53,19 +54,12 @@ class Source:
     name: str
 
 
-def open_or_create(path: Path, address_bits: int | None) -> Corpus:
-    """The corpus at ``path``, made if there is none. RequestError if it has another width than asked for."""
-    if not (path / "zarr.json").exists():
-        return Corpus.create(path, address_bits or ADDRESS_BITS)
-    corpus = Corpus.open(path)
-    if address_bits not in (None, corpus.address_bits):
-        raise RequestError(
-            "--address-bits",
-            expected=f"the corpus's own width, {corpus.address_bits}",
-            found=str(address_bits),
-            remedy="leave the option out, or name another corpus",
-        )
-    return corpus
+def open_or_create(where: str | Path, address_bits: int | None) -> Corpus:
+    """The corpus of a folder or URL, made if there is none, widened if more address bits are asked for than it has."""
+    if not store_at(where).exists("zarr.json"):
+        return Corpus.create(where, address_bits or ADDRESS_BITS)
+    corpus = Corpus.open(where)
+    return corpus if address_bits in (None, corpus.address_bits) else corpus.widen(address_bits)
 
 
 def ingest(
@@ -82,7 +76,7 @@ def ingest(
     options = options or Options()
     report = Report(corpus)
     batch = _Batch(report, on_bytes)
-    for found in walk(paths, corpus.path, options.prefix):
+    for found in walk(paths, corpus.name, options.prefix):
         if isinstance(found, InputError):
             report.refused.append((Path(found.where), found))
             continue
@@ -97,7 +91,7 @@ def ingest(
     return report
 
 
-def walk(paths: Sequence[Path], corpus: Path, prefix: str = "") -> Iterator[Source | InputError]:
+def walk(paths: Sequence[Path], corpus: str | Path, prefix: str = "") -> Iterator[Source | InputError]:
     """All files below the paths in a fixed order, named by their path below the folder given; the corpus left out."""
     for path in paths:
         if not path.is_dir():
@@ -105,7 +99,7 @@ def walk(paths: Sequence[Path], corpus: Path, prefix: str = "") -> Iterator[Sour
             continue
         errors: list[OSError] = []
         for folder, folders, files in os.walk(path, onerror=errors.append):
-            folders[:] = sorted(f for f in folders if Path(folder, f).resolve() != corpus.resolve())
+            folders[:] = sorted(f for f in folders if Path(folder, f).resolve() != Path(corpus).resolve())
             for file in sorted(files):
                 found = Path(folder, file)
                 yield _source(found, found.relative_to(path).as_posix(), prefix)

@@ -53,12 +53,12 @@ class Run:
         building.write_text(json.dumps(asdict(self), indent=2) + "\n")
         building.replace(folder / "run.json")
 
-    def open_corpus(self, folder: Path | None = None) -> Corpus:
-        """The corpus the run was trained on, at the version it was trained on; ``folder`` if it has moved."""
-        corpus = Corpus.open(folder or Path(self.corpus), self.version)
+    def open_corpus(self, where: str | None = None) -> Corpus:
+        """The corpus the run was trained on, at the version it was trained on; ``where`` if it has moved."""
+        corpus = Corpus.open(where or self.corpus, self.version)
         if corpus.address_bits != self.address_bits:
             raise RequestError(
-                corpus.path,
+                corpus.name,
                 expected=f"the corpus of the run, with {self.address_bits} address bits",
                 found=f"{corpus.address_bits}",
                 remedy="name the right one with --corpus",

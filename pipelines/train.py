@@ -81,7 +81,7 @@ class Batches:
         self.sampler = Sampler(trainable(corpus), settings.seed)
         if not self.sampler.size:
             raise RequestError(
-                corpus.path, expected="bytes to train on", found="none", remedy="ingest something that is not held out"
+                corpus.name, expected="bytes to train on", found="none", remedy="ingest something that is not held out"
             )
         self.device = runs.device()
         self.bytes_N = torch.from_numpy(corpus.gather(self.sampler.spans)).to(self.device)
@@ -120,7 +120,7 @@ def _begin_or_resume(corpus: Corpus, folder: Path, settings: Settings, seconds: 
     if seconds is not None:
         planned = steps_within(seconds, runs.fresh(corpus, settings), settings, batches)
         settings = replace(settings, steps=planned)
-    run = Run(str(corpus.path.resolve()), corpus.version, corpus.address_bits, holdouts, settings)
+    run = Run(_absolute(corpus.name), corpus.version, corpus.address_bits, holdouts, settings)
     run.write(folder)
     return run
 
@@ -151,6 +151,10 @@ def _same(
             remedy="use another --out for another run",
         )
     return run
+
+
+def _absolute(where: str) -> str:
+    return where if "://" in where else str(Path(where).resolve())
 
 
 def _last_metrics(folder: Path) -> Metrics | None:

@@ -1,5 +1,7 @@
 """Small corpora for tests, made of arrays without any file."""
 
+import hashlib
+
 import numpy as np
 
 from aunn_data.geometry import Geometry, fitted
@@ -32,5 +34,5 @@ def smooth(shape, seed=0, top=900):
 
 
 def append(corpus, *records):
-    """Commits records; their sources' hashes are their names."""
-    return corpus.append(records, [r.header.record for r in records])
+    """Commits records; their sources' hashes are those of their names."""
+    return corpus.append(records, [hashlib.sha256(r.header.record.encode()).hexdigest() for r in records])

@@ -176,8 +176,12 @@ def test_what_is_no_corpus_is_said_to_be_none(tmp_path):
     zarr.create_group(tmp_path / "other")
     with pytest.raises(RequestError, match="another Zarr group"):
         Corpus.open(tmp_path / "other")
-    with pytest.raises(RequestError, match="something else there"):
+    with pytest.raises(RequestError, match="another Zarr group"):
         Corpus.create(tmp_path / "other")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.txt").write_text("purr")
+    with pytest.raises(RequestError, match="something else there"):
+        Corpus.create(tmp_path / "photos")
 
 
 def test_a_lost_table_is_damage(corpus):

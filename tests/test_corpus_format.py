@@ -59,7 +59,7 @@ def read_all(path):
     """{record: elements} and the headers, from Zarr and Delta alone."""
     group = zarr.open_group(path, mode="r")
     assert group.attrs["format"] == "aunn-corpus"
-    assert group.attrs["format_version"] == 1
+    assert group.attrs["format_version"] == 2
     out = {}
     for row in DeltaTable(str(path / "registry" / "records")).to_pyarrow_table().to_pylist():
         data = group["bytes"][row["header_start"] : row["header_start"] + row["header_bytes"]].tobytes()

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,12 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 corpus_option = click.option(
     "--corpus",
-    type=click.Path(path_type=Path),
-    default=Path("corpus"),
+    metavar="DIR|URL",
+    default="corpus",
     envvar="AUNN_CORPUS",
     show_default=True,
     show_envvar=True,
-    help="Folder of the corpus.",
+    help="Folder of the corpus, or its URL in an object store (s3://bucket/corpus).",
 )
 
 

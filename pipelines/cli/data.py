@@ -5,6 +5,7 @@ import click
 from pipelines.cli.common import Verbs
 from pipelines.cli.data_build import build_corpus
 from pipelines.cli.data_export import export
+from pipelines.cli.data_gc import gc
 from pipelines.cli.data_holdout import holdout
 from pipelines.cli.data_info import info
 from pipelines.cli.data_ingest import ingest
@@ -12,6 +13,7 @@ from pipelines.cli.data_lookup import lookup
 from pipelines.cli.data_ls import ls
 from pipelines.cli.data_read import read
 from pipelines.cli.data_sample import sample
+from pipelines.cli.data_sql import sql
 from pipelines.cli.data_verify import verify
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     """
 
 
-for verb in (sample, ingest, build_corpus, info, ls, lookup, read, export, verify, holdout):
+for verb in (sample, ingest, build_corpus, info, ls, lookup, read, export, verify, holdout, gc, sql):
     main.add_command(verb)
 
 

@@ -15,7 +15,7 @@ from pipelines.cli.data_ingest import document
 @corpus_option
 @output_options
 @click.pass_context
-def build_corpus(ctx: click.Context, config: Path | None, corpus: Path, as_json: bool, quiet: bool) -> None:
+def build_corpus(ctx: click.Context, config: Path | None, corpus: str, as_json: bool, quiet: bool) -> None:
     """Finish the corpus: ingest what CONFIG names, check every record, hold regions out, write the corpus card.
 
     Without CONFIG (a corpus.toml) it finishes what `ingest` has gathered. Default holdouts are added where there are
@@ -52,7 +52,7 @@ def build_corpus(ctx: click.Context, config: Path | None, corpus: Path, as_json:
     if as_json:
         print_json({**built.card, "sources": [document(report) for report in built.reports]})
     elif not quiet:
-        click.echo(f"{built.corpus.path / 'CORPUS.md'}: {len(built.corpus.entries):,} records, all verified")
+        click.echo(f"{built.corpus.name}/CORPUS.md: {len(built.corpus.entries):,} records, all verified")
         for name, h in built.card["holdouts"].items():
             click.echo(f"holdout {name}: {h['regions']:,} regions in {h['records']:,} records, {h['bytes']:,} bytes")
     sys.exit(1 if refused else 0)

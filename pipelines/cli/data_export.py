@@ -21,7 +21,7 @@ from pipelines.cli.common import bar, corpus_option, output_options, print_json
 @output_options
 def export(
     records: tuple[str, ...],
-    corpus: Path,
+    corpus: str,
     out: Path,
     overwrite: bool,
     version: int | None,

@@ -1,7 +1,5 @@
 """aunn-data holdout."""
 
-from pathlib import Path
-
 import click
 
 from aunn_data.corpus import Corpus
@@ -16,7 +14,7 @@ from pipelines.cli.common import corpus_option, output_options, print_json, tabl
 @corpus_option
 @output_options
 def holdout(
-    name: str | None, record: str | None, regions: tuple[str, ...], corpus: Path, as_json: bool, quiet: bool
+    name: str | None, record: str | None, regions: tuple[str, ...], corpus: str, as_json: bool, quiet: bool
 ) -> None:
     """Keep regions of a record from every training under a NAME; without arguments list what is held out.
 

@@ -1,7 +1,5 @@
 """aunn-data info."""
 
-from pathlib import Path
-
 import click
 
 from aunn_data.corpus import Corpus
@@ -12,7 +10,7 @@ from pipelines.cli.common import corpus_option, output_options, print_json, size
 @click.command()
 @corpus_option
 @output_options
-def info(corpus: Path, as_json: bool, quiet: bool) -> None:
+def info(corpus: str, as_json: bool, quiet: bool) -> None:
     """Say what is in the corpus: version, width, records and bytes by modality, holdouts.
 
     \b

@@ -30,7 +30,7 @@ from pipelines.cli.common import bar, corpus_option, output_options, print_json,
 @output_options
 def ingest(
     paths: tuple[Path, ...],
-    corpus: Path,
+    corpus: str,
     layout: Layout | None,
     chess: Literal["boards", "pgn"],
     prefix: str,
@@ -59,7 +59,7 @@ def ingest(
 
 def run(paths: tuple[Path, ...], corpus: Corpus, options: flow.Options, quiet: bool) -> flow.Report:
     """The flow behind a progress bar of source bytes."""
-    found = [s.path for s in flow.walk(paths, corpus.path) if isinstance(s, flow.Source)] if not quiet else []
+    found = [s.path for s in flow.walk(paths, corpus.name) if isinstance(s, flow.Source)] if not quiet else []
     total = sum(path.stat().st_size for path in found if path.exists())
     with bar(total, "B", quiet, "ingest") as progress:
 
@@ -76,7 +76,7 @@ def document(report: flow.Report) -> dict[str, object]:
         return [{"record": e.record, "source": str(path), "modality": e.modality} for path, e in pairs]
 
     return {
-        "corpus": str(report.corpus.path),
+        "corpus": report.corpus.name,
         "version": report.corpus.version,
         "bytes": report.bytes,
         "ingested": rows(report.ingested),
@@ -94,6 +94,6 @@ def _print(report: flow.Report, quiet: bool) -> None:
         inside = sum(e.payload_bytes for _, e in report.ingested if e.format == format)
         click.echo(f"{count:>8,} {format:<12} {size(inside)}")
     click.echo(
-        f"{report.corpus.path} version {report.corpus.version}: {len(report.ingested):,} records in, "
+        f"{report.corpus.name} version {report.corpus.version}: {len(report.ingested):,} records in, "
         f"{len(report.unchanged):,} known already, {len(report.refused):,} refused"
     )

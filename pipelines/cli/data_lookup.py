@@ -1,6 +1,5 @@
 """aunn-data lookup."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from pipelines.cli.common import corpus_option, output_options, print_json
 @click.argument("address", type=int)
 @corpus_option
 @output_options
-def lookup(address: int, corpus: Path, as_json: bool, quiet: bool) -> None:
+def lookup(address: int, corpus: str, as_json: bool, quiet: bool) -> None:
     """Say what the byte at an address is: record, header or payload, element and digit plane.
 
     Padding and addresses that nobody has are "gap".

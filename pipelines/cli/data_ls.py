@@ -1,6 +1,5 @@
 """aunn-data ls."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from pipelines.cli.common import corpus_option, output_options, print_json, tabl
 @corpus_option
 @click.option("--version", type=int, help="Of an older version of the corpus.")
 @output_options
-def ls(corpus: Path, version: int | None, as_json: bool, quiet: bool) -> None:
+def ls(corpus: str, version: int | None, as_json: bool, quiet: bool) -> None:
     """List the records in order of address.
 
     \b

@@ -2,7 +2,6 @@
 
 import base64
 import sys
-from pathlib import Path
 
 import click
 
@@ -18,7 +17,7 @@ SLAB = 1 << 24
 @click.option("--hex", "as_hex", is_flag=True, help="A hex dump (what a terminal gets anyway).")
 @click.option("--version", type=int, help="Of an older version of the corpus.")
 @output_options
-def read(span: tuple[int, int], corpus: Path, as_hex: bool, version: int | None, as_json: bool, quiet: bool) -> None:
+def read(span: tuple[int, int], corpus: str, as_hex: bool, version: int | None, as_json: bool, quiet: bool) -> None:
     """Write the bytes at addresses START:STOP to stdout, as they are; as a hex dump to a terminal.
 
     Bytes that nobody wrote are 0. With --json they are base64.

@@ -14,7 +14,7 @@ from pipelines.figures import summary
 
 run_corpus_option = click.option(
     "--corpus",
-    type=click.Path(path_type=Path),
+    metavar="DIR|URL",
     envvar="AUNN_CORPUS",
     help="Folder of the corpus, if it has moved since the training.",
 )
@@ -25,7 +25,7 @@ run_corpus_option = click.option(
 @click.option("--holdout", required=True, help="Name of the holdout.")
 @run_corpus_option
 @output_options
-def evaluate(run: Path, holdout: str, corpus: Path | None, as_json: bool, quiet: bool) -> None:
+def evaluate(run: Path, holdout: str, corpus: str | None, as_json: bool, quiet: bool) -> None:
     """Say how well a run knows a holdout, beside what classical fills make of it.
 
     \b

@@ -32,7 +32,7 @@ def reconstruct(
     regions: tuple[str, ...],
     span: tuple[int, int] | None,
     out: Path,
-    corpus: Path | None,
+    corpus: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:

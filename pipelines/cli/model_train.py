@@ -25,7 +25,7 @@ from pipelines.runs import Run
 @click.option("--version", type=int, help="Train on an older version of the corpus.")
 @output_options
 def train(
-    corpus: Path,
+    corpus: str,
     out: Path,
     config: Path | None,
     seconds: float | None,

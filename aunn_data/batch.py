@@ -1,0 +1,220 @@
+"""One batch on its way in: records -> headers and payloads at their places -> whole shards, durable before the commit.
+
+Legend: R records. Payloads are encoded in this thread, hashed in a second, shards compressed and flushed in some more;
+hashlib, zstd and the file system all work beside one another. What is in memory at any time is a few shards.
+"""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aunn_data import header as headers
+from aunn_data import payload, shards
+from aunn_data.allocation import Place
+from aunn_data.errors import StoreError
+from aunn_data.record import Record
+from aunn_data.registry import Entry
+from aunn_data.store import Store
+
+Progress = Callable[[int], object]
+Sha256 = str | Future[str]
+"""Of a source: known, or on its way while the payload is written."""
+
+_WORKERS = max(2, min(4, os.cpu_count() or 1))
+_HASH_ASIDE = 1 << 20  # bytes from which handing a hash to another thread costs less than doing it here
+
+
+def write(
+    store: Store,
+    shard: int,
+    records: Sequence[Record],
+    places: Sequence[Place],
+    stop: int,
+    sources: Sequence[Sha256],
+    on_bytes: Progress,
+) -> list[Entry]:
+    """Writes all shards of a batch that ends at ``stop`` and returns its entries; nothing is committed.
+
+    Whatever goes wrong, the shards are taken away again: nobody else will ever have these addresses.
+    """
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
+        hasher = stack.enter_context(ThreadPoolExecutor(1))
+        bytes_, marks = (_Shards(store, name, shard, dtype, pool) for name, dtype in _ARRAYS)
+        try:
+            digests = _write_bytes(bytes_, records, places, stop, sources, hasher, on_bytes)
+            marked = [_write_marks(marks, record, place) for record, place in zip(records, places, strict=True)]
+            bytes_.finish()
+            marks.finish()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            with suppress(StoreError):
+                store.delete(bytes_.keys + marks.keys)
+            raise
+        hasher.shutdown()
+    return [_entry(*row) for row in zip(records, places, sources, digests, marked, strict=True)]
+
+
+def remove(store: Store, shard: int, start: int, stop: int) -> None:
+    """Takes away the shards of a batch that was refused."""
+    numbers = range(start // shard, -(-stop // shard))
+    store.delete([key for n in numbers for name, _ in _ARRAYS if store.exists(key := shard_key(name, n))])
+
+
+def shard_key(array: str, number: int) -> str:
+    """The key of a shard of the array ``bytes`` or ``missing``."""
+    return f"{array}/c/{number}"
+
+
+_ARRAYS = (("bytes", np.uint8), ("missing", np.bool_))
+
+
+class _Shards:
+    """The shards of one array, filled one after another; each goes to the pool when another begins."""
+
+    def __init__(self, store: Store, name: str, shard: int, dtype: Any, pool: ThreadPoolExecutor):
+        self.store, self.name, self.shard, self.dtype, self.pool = store, name, shard, dtype, pool
+        self.keys: list[str] = []
+        self._number = -1
+        self._pending: list[Future[Any]] = []
+        self._chunk = min(shard, 1 << shards.CHUNK_BITS)
+
+    def at(self, address: int, length: int) -> npt.NDArray[Any]:
+        """A view of ``length`` places of the shard that holds them all, zero until written."""
+        number, within = divmod(address, self.shard)
+        if number != self._number:
+            self._flush()
+            self._number = number
+            self._data = np.zeros(self.shard, self.dtype)
+            self._written = np.zeros(self.shard // self._chunk, np.bool_)
+        self._written[within // self._chunk : -(-(within + length) // self._chunk)] = True
+        return self._data[within : within + length]
+
+    def finish(self) -> None:
+        """Waits until all is durable. StoreError if the disk or object store refused."""
+        self._flush()
+        for future in self._pending:
+            future.result()
+
+    def _flush(self) -> None:
+        if self._number < 0:
+            return
+        self._pending = [f for f in self._pending if not f.done() or f.result()]
+        if len(self._pending) > _WORKERS:  # keeps the memory in bounds
+            self._pending.pop(0).result()
+        key = shard_key(self.name, self._number)
+        self.keys.append(key)
+        self._pending.append(self.pool.submit(_put, self.store, key, self._data, self._written))
+        self._number = -1
+
+
+def _put(store: Store, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_]) -> None:
+    store.put(key, shards.encode(data.view(np.uint8), written))
+
+
+def _write_bytes(
+    out: _Shards,
+    records: Sequence[Record],
+    places: Sequence[Place],
+    stop: int,
+    sources: Sequence[Sha256],
+    hasher: ThreadPoolExecutor,
+    on_bytes: Progress,
+) -> list[Any]:
+    """Headers and payloads of all records; returns the payloads' hashes."""
+    digests = []
+    nexts = [place.header_start for place in places[1:]] + [stop]
+    for record, place, source, next in zip(records, places, sources, nexts, strict=True):
+        # A header with shards to itself is written last: the source's hash may come while the payload goes in.
+        late = place.payload_start - place.header_start >= out.shard
+        if not late:
+            _write_header(out, record, place, source, next)
+        digests.append(_write_payload(out, record, place, hasher, on_bytes))
+        if late:
+            _write_header(out, record, place, source, next)
+    return digests
+
+
+def _write_header(out: _Shards, record: Record, place: Place, source: Sha256, next: int) -> None:
+    data = headers.encode(record.header, payload=place.payload_start, next=next, source_sha256=_known(source))
+    address, left = place.header_start, np.frombuffer(data, np.uint8)
+    while len(left):
+        room = min(len(left), out.shard - address % out.shard)
+        out.at(address, room)[:] = left[:room]
+        address, left = address + room, left[room:]
+
+
+def _write_payload(
+    out: _Shards, record: Record, place: Place, hasher: ThreadPoolExecutor, on_bytes: Progress
+) -> "hashlib._Hash":
+    geometry, digest = record.header.geometry, hashlib.sha256()
+    aside = geometry.payload_bytes >= _HASH_ASIDE
+    for start, stop in payload.blocks(geometry, out.shard, place.payload_start):
+        if not payload.holds_elements(geometry, start, stop):
+            continue
+        block = out.at(place.payload_start + start, stop - start)
+        payload.encode_into(block, geometry, record.elements, start, record.missing)
+        inside = payload.element_bytes(geometry, block, start)
+        if aside:
+            hasher.submit(digest.update, inside)
+            _forget(record.elements)
+        else:
+            digest.update(inside)
+        on_bytes(len(inside))
+    return digest
+
+
+def _write_marks(out: _Shards, record: Record, place: Place) -> int:
+    """The marks of a record, all or none of its shards; returns how many bytes are marked."""
+    if record.missing is None or not np.any(record.missing):
+        return 0
+    geometry, marked = record.header.geometry, 0
+    for start, stop in payload.blocks(geometry, out.shard, place.payload_start):
+        if payload.holds_elements(geometry, start, stop):
+            block = out.at(place.payload_start + start, stop - start)
+            payload.encode_missing_into(block, geometry, record.missing, start)
+            marked += int(np.count_nonzero(block))
+    return marked
+
+
+def _known(source: Sha256) -> str:
+    return source if isinstance(source, str) else source.result()
+
+
+def _forget(elements: Any) -> None:
+    """Gives pages of a mapped file that were read back to the system, which counts them as ours."""
+    while isinstance(elements, np.ndarray):
+        elements = elements.base
+    if isinstance(elements, mmap.mmap):
+        elements.madvise(mmap.MADV_DONTNEED)
+
+
+def _entry(record: Record, place: Place, source: Sha256, digest: "hashlib._Hash", missing_bytes: int) -> Entry:
+    header, geometry = record.header, record.header.geometry
+    return Entry(
+        record=header.record,
+        source=header.source,
+        modality=header.modality,
+        format=header.format,
+        header_start=place.header_start,
+        header_bytes=headers.PREAMBLE_BYTES + len(header.line()),
+        payload_start=place.payload_start,
+        payload_stop=place.payload_start + geometry.extent,
+        stop=place.stop,
+        axes=geometry.axes,
+        shape=geometry.shape,
+        dtype=geometry.dtype,
+        layout=geometry.layout,
+        geometry=geometry,
+        payload_bytes=geometry.payload_bytes,
+        missing_bytes=missing_bytes,
+        sha256=digest.hexdigest(),
+        source_sha256=_known(source),
+    )
