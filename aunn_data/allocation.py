@@ -26,17 +26,18 @@ class Place:
 
 def place(records: Sequence[tuple[int, Geometry]], start: int) -> list[Place]:
     """The places of records, given as (header bytes, geometry), one after another from address ``start``."""
-    halves: dict[tuple[object, ...], int] = {}
+    widest: dict[tuple[object, ...], int] = {}  # what the half of a shape's records must hold
     for header_bytes, geometry in records:
-        half = 1 << bits_for(max(geometry.extent, header_bytes, SMALLEST_HALF))
-        halves[_shape_of(geometry)] = max(half, halves.get(_shape_of(geometry), 0))
+        shape = geometry.kind
+        widest[shape] = max(header_bytes, geometry.extent, widest.get(shape, SMALLEST_HALF))
+    halves = {shape: 1 << bits_for(size) for shape, size in widest.items()}
     places = []
     for header_bytes, geometry in records:
         if geometry.layout == "packed":
             payload = start + header_bytes
             places.append(Place(start, payload, payload + geometry.extent))
         else:
-            half = halves[_shape_of(geometry)]
+            half = halves[geometry.kind]
             header = aligned(start, 2 * half)
             places.append(Place(header, header + half, header + 2 * half))
         start = places[-1].stop
@@ -46,7 +47,3 @@ def place(records: Sequence[tuple[int, Geometry]], start: int) -> list[Place]:
 def aligned(address: int, boundary: int) -> int:
     """The first multiple of ``boundary`` at or after an address."""
     return -(-address // boundary) * boundary
-
-
-def _shape_of(geometry: Geometry) -> tuple[object, ...]:
-    return geometry.axes, geometry.shape, geometry.planes, geometry.layout

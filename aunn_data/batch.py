@@ -38,7 +38,7 @@ def write(
     places: Sequence[Place],
     stop: int,
     sources: Sequence[Sha256],
-    on_bytes: Progress,
+    on_bytes: Progress = lambda count: None,
 ) -> list[Entry]:
     """Writes all shards of a batch that ends at ``stop`` and returns its entries; nothing is committed.
 
@@ -143,7 +143,7 @@ def _write_bytes(
 
 
 def _write_header(out: _Shards, record: Record, place: Place, source: Sha256, next: int) -> None:
-    data = headers.encode(record.header, payload=place.payload_start, next=next, source_sha256=_known(source))
+    data = headers.encode(record.header, payload=place.payload_start, next=next, source_sha256=resolved(source))
     address, left = place.header_start, np.frombuffer(data, np.uint8)
     while len(left):
         room = min(len(left), out.shard - address % out.shard)
@@ -184,7 +184,8 @@ def _write_marks(out: _Shards, record: Record, place: Place) -> int:
     return marked
 
 
-def _known(source: Sha256) -> str:
+def resolved(source: Sha256) -> str:
+    """The hash, waited for if need be; what making it raised."""
     return source if isinstance(source, str) else source.result()
 
 
@@ -216,5 +217,5 @@ def _entry(record: Record, place: Place, source: Sha256, digest: "hashlib._Hash"
         payload_bytes=geometry.payload_bytes,
         missing_bytes=missing_bytes,
         sha256=digest.hexdigest(),
-        source_sha256=_known(source),
+        source_sha256=resolved(source),
     )

@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore
 
 from aunn_data import batch, payload, shards, spans
 from aunn_data import header as headers
-from aunn_data.allocation import aligned, place
+from aunn_data.allocation import Place, aligned, place
 from aunn_data.batch import Progress, Sha256, shard_key
 from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
@@ -246,8 +246,13 @@ class Corpus:
         """
         self._check_writable()
         sizes = [(headers.PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in records]
-        given = self.registry.reserve(partial(self._fit, sizes))
-        places = place(sizes, given.start)
+        places: list[Place] = []
+
+        def fit(start: int) -> int:
+            places[:] = place(sizes, start)
+            return self._fitting(start, aligned(places[-1].stop, self.shard))
+
+        given = self.registry.reserve(fit)
         entries = batch.write(self.store, self.shard, records, places, given.stop, source_sha256, on_bytes)
         try:
             self.registry.commit(entries, self.version, given.batch)
@@ -296,9 +301,8 @@ class Corpus:
                 remedy="export it and ingest the files into a new corpus",
             )
 
-    def _fit(self, sizes: list[tuple[int, Any]], start: int) -> int:
-        """Where a batch that starts at ``start`` ends; InputError if that is past the last address."""
-        stop = aligned(place(sizes, start)[-1].stop, self.shard)
+    def _fitting(self, start: int, stop: int) -> int:
+        """``stop``; InputError if that is past the last address."""
         if stop > self.size:
             raise InputError(
                 self.name,

@@ -14,7 +14,7 @@ packed   index * stride of the plain row-major raster, no padding
 import math
 import re
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -104,6 +104,11 @@ class Geometry:
     def planes(self) -> int:
         """Number of digit planes P: bytes an element."""
         return len(self.place_values)
+
+    @cached_property
+    def kind(self) -> tuple[object, ...]:
+        """What records have in common whose bytes lie alike: axes, shape, planes, layout."""
+        return self.axes, self.shape, self.planes, self.layout
 
     @cached_property
     def payload_bytes(self) -> int:
@@ -251,6 +256,7 @@ def bits_for(size: int) -> int:
     return max(0, size - 1).bit_length()
 
 
+@lru_cache(maxsize=1024)
 def slices(region: Region) -> tuple[slice, ...]:
     """The region as an index for numpy."""
     return tuple(slice(start, stop) for start, stop in region)

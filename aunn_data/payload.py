@@ -62,7 +62,7 @@ def holds_elements(geometry: Geometry, start: int, stop: int) -> bool:
     """Does an element lie in a block?"""
     if geometry.layout == "packed":
         return start < min(stop, geometry.extent)
-    planes, region = geometry.box(start, stop)
+    planes, region = _box(geometry, start, stop)
     return bool(planes) and all(low < high for low, high in region)
 
 
@@ -70,7 +70,7 @@ def element_bytes(geometry: Geometry, block: Bytes, start: int) -> memoryview:
     """The bytes of a block that hold elements, in ascending order of address, padding left out (for hashing)."""
     if geometry.layout == "packed":
         return block.data
-    planes, region = geometry.box(start, start + len(block))
+    planes, region = _box(geometry, start, start + len(block))
     if any(low >= high for low, high in region):
         return memoryview(b"")
     if geometry.layout == "padded":
@@ -107,18 +107,21 @@ def _fill(geometry: Geometry, block: npt.NDArray[Any], start: int, planes_of: Ca
     if geometry.layout == "packed":
         _fill_packed(geometry, block, start, planes_of)
         return bool(block.size)
-    if len(block) == geometry.extent:
-        planes, region = range(geometry.planes), geometry.whole
-    else:
-        planes, region = geometry.box(start, start + len(block))
-        if not planes or any(low >= high for low, high in region):
-            return False
+    planes, region = _box(geometry, start, start + len(block))
+    if not planes or any(low >= high for low, high in region):
+        return False
     values_P = planes_of(region)[planes.start : planes.stop]
     if geometry.layout == "padded":
         _view(geometry, block, start, planes, region)[...] = values_P
     else:
         block[_positions(geometry, start, planes, region)] = values_P
     return True
+
+
+def _box(geometry: Geometry, start: int, stop: int) -> tuple[range, Region]:
+    if stop - start == geometry.extent:
+        return range(geometry.planes), geometry.whole
+    return geometry.box(start, stop)
 
 
 def _fill_packed(geometry: Geometry, block: npt.NDArray[Any], start: int, planes_of: Callable[[Region], Any]) -> None:
@@ -177,7 +180,7 @@ def _cover(geometry: Geometry, region: Region) -> tuple[int, int]:
 def _view(geometry: Geometry, block: npt.NDArray[Any], start: int, planes: range, region: Region) -> npt.NDArray[Any]:
     """A (planes, *region) view into a block of a padded or packed payload."""
     if geometry.layout == "padded" and len(block) == geometry.extent:  # the same view, made much faster
-        return block.reshape(-1, *geometry.pitches)[(slice(planes.start, planes.stop), *slices(region))]
+        return block.reshape(-1, *geometry.pitches)[planes.start : planes.stop, *slices(region)]
     first = planes.start * geometry.plane_extent + sum(
         low * stride for (low, _), stride in zip(region, geometry.strides, strict=True)
     )

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -267,7 +268,7 @@ class Registry:
             except (DeltaError, OSError) as error:
                 if not DeltaTable.is_deltatable(uri, options):  # a racing writer's is as good
                     raise refused(f"{store.name}/{key}/{name}", error) from error
-            store.settle([_log(f"{key}/{name}", 0)])
+            store.settle([_log(f"{key}/{name}", 0), f"{key}/{name}/_delta_log", f"{key}/{name}", key])
         return cls(store, key)
 
     # ---- read --------------------------------------------------------------------------------------------------
@@ -449,6 +450,7 @@ class Registry:
         data = sink.getvalue().to_pybytes()
         file = f"{hashlib.sha256(data).hexdigest()}.parquet"
         self.store.put(f"{self.key}/{name}/{file}", data)
+        self._parts[f"{self.key}/{name}/{file}"] = rows.cast(_in_memory(name))
         stats: dict[str, Any] = {"numRecords": rows.num_rows}
         if name == "records":  # what lies there is still known when the file is damaged
             stats |= {"minValues": {"header_start": pc.min(rows["header_start"]).as_py()}}
@@ -537,15 +539,10 @@ class Registry:
         return self._parts[key]
 
     def _parsed(self, name: str, file: str, data: bytes) -> pa.Table:
-        repeated = [column for column in _REPEATED if column in SCHEMAS[name].names]
-        schema = pa.schema(
-            [
-                field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in repeated else field
-                for field in SCHEMAS[name]
-            ]
-        )
+        schema = _in_memory(name)
         try:
-            return pq.read_table(pa.BufferReader(data), read_dictionary=repeated).select(schema.names).cast(schema)
+            rows = pq.read_table(pa.BufferReader(data), read_dictionary=list(_REPEATED))
+            return rows.select(schema.names).cast(schema)
         except (pa.ArrowException, KeyError, OSError) as error:
             raise self._damaged(name, f"rows of {name} in {file}", f"{type(error).__name__}: {error}") from error
 
@@ -571,9 +568,17 @@ class Registry:
 
 
 def _rows_of(entries: Sequence[Entry]) -> pa.Table:
-    columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in SCHEMAS["records"]}
+    names = SCHEMAS["records"].names
+    columns = dict(zip(names, zip(*map(attrgetter(*names), entries), strict=True), strict=True))
     columns["geometry"] = [_geometry_text(geometry) for geometry in columns["geometry"]]
     return pa.Table.from_pydict(columns, schema=SCHEMAS["records"])
+
+
+def _in_memory(name: str) -> pa.Schema:
+    """A table's schema with Arrow dictionaries for the columns that repeat themselves."""
+    dictionary = pa.dictionary(pa.int32(), pa.string())
+    repeated = name == "records"
+    return pa.schema([f.with_type(dictionary) if repeated and f.name in _REPEATED else f for f in SCHEMAS[name]])
 
 
 def _revocation(batch: str) -> str:

@@ -131,9 +131,8 @@ class Folder:
 
     def settle(self, keys: list[str]) -> None:
         paths = [self.path / key for key in keys]
-        folders = {above for path in paths for above in path.parents if above.is_relative_to(self.path)}
         with _refusals(self, ", ".join(keys)):
-            for path in [*paths, *sorted(folders, reverse=True)]:
+            for path in [*paths, *{path.parent for path in paths}]:
                 _sync(path)
 
     def items(self, prefix: str) -> Iterator[Item]:

@@ -3,13 +3,15 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from aunn_data.batch import Sha256, resolved
 from aunn_data.corpus import ADDRESS_BITS, Corpus
-from aunn_data.errors import InputError
+from aunn_data.errors import ConflictError, InputError
 from aunn_data.geometry import Layout
 from aunn_data.record import Record
 from aunn_data.registry import Entry
@@ -18,7 +20,9 @@ from pipelines import formats
 from pipelines.chess import pgn
 
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
-BATCH_RECORDS = 4096  # … or it has this many records
+BATCH_RECORDS = 1 << 14  # … or it has this many records
+HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its records go in
+ATTEMPTS = 10  # for one batch, where other writers ingest the same files
 CHESS_FORMATS = {"boards": "pgn-boards", "pgn": "pgn"}  # payload of games -> a header's format
 
 
@@ -54,6 +58,9 @@ class Source:
     name: str
 
 
+_Waiting = tuple[Source, Record, Sha256]
+
+
 def open_or_create(where: str | Path, address_bits: int | None) -> Corpus:
     """The corpus of a folder or URL, made if there is none, widened if more address bits are asked for than it has."""
     if not store_at(where).exists("zarr.json"):
@@ -75,19 +82,20 @@ def ingest(
     """
     options = options or Options()
     report = Report(corpus)
-    batch = _Batch(report, on_bytes)
-    for found in walk(paths, corpus.name, options.prefix):
-        if isinstance(found, InputError):
-            report.refused.append((Path(found.where), found))
-            continue
-        on_source(found)
-        try:
-            for record, sha256 in _new_records(found, options, report):
-                batch.add(found, record, sha256)
-        except InputError as error:
-            report.refused.append((found.path, error))
-        batch.source_bytes += found.path.stat().st_size if found.path.exists() else 0
-    batch.commit()
+    with ThreadPoolExecutor(1) as hasher:
+        batch = _Batch(report, options, on_bytes)
+        for found in walk(paths, corpus.name, options.prefix):
+            if isinstance(found, InputError):
+                report.refused.append((Path(found.where), found))
+                continue
+            on_source(found)
+            try:
+                for record, sha256 in _new_records(found, options, report, hasher):
+                    batch.add(found, record, sha256)
+            except InputError as error:
+                report.refused.append((found.path, error))
+            batch.source_bytes += found.path.stat().st_size if found.path.exists() else 0
+        batch.commit()
     return report
 
 
@@ -119,24 +127,49 @@ def _source(path: Path, name: str, prefix: str) -> Source | InputError:
     return Source(path, prefix + name)
 
 
-def _new_records(source: Source, options: Options, report: Report) -> Iterator[tuple[Record, str]]:
+def _new_records(
+    source: Source, options: Options, report: Report, hasher: ThreadPoolExecutor
+) -> Iterator[tuple[Record, Sha256]]:
     """The records of a source that the corpus lacks, and the source's SHA-256; the rest goes to the report."""
     format = formats.recognise(source.path)
-    with source.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if (known := _known(source.name, report)) and known.source_sha256 == sha256 and not _differs(known, options):
-        report.unchanged.append((source.path, known))
-        return
+    aside = source.path.stat().st_size >= HASH_ASIDE
+    sha256: Sha256 = hasher.submit(_sha256, source.path) if aside else _sha256(source.path)
+    if known := _known(source.name, report):
+        sha256 = resolved(sha256)
+        if known.source_sha256 == sha256 and not _differs(known, options):
+            report.unchanged.append((source.path, known))
+            return
     read = partial(pgn.read, payload=options.chess) if format.MODALITY == pgn.MODALITY else format.read
     for found in _guarded(read(source.path, source.name), source.path):
         if isinstance(found, InputError):
             report.refused.append((source.path, found))
         elif known := _known(found.header.record, report):
-            if known.source_sha256 != sha256 or _differs(known, options):
-                raise _taken(source, known, sha256)
+            _check_same(source, known, resolved(sha256), options)
             report.unchanged.append((source.path, known))
         else:
             yield _laid_out(found, options), sha256
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            path, expected="a readable file", found=error.strerror or str(error), remedy="check the disk"
+        ) from error
+
+
+def _check_same(source: Source, known: Entry, sha256: str, options: Options) -> None:
+    """InputError unless the record that is there was made from the same file in the same way."""
+    if known.source_sha256 != sha256 or _differs(known, options):
+        other = f"other options ({known.layout}, {known.format})"
+        raise InputError(
+            source.path,
+            expected=f"the content that record {known.record!r} was made from",
+            found="another content" if known.source_sha256 != sha256 else other,
+            remedy="committed bytes never change: ingest this one under another name with --prefix",
+        )
 
 
 def _guarded(records: Iterator[Record | InputError], path: Path) -> Iterator[Record | InputError]:
@@ -173,26 +206,16 @@ def _laid_out(record: Record, options: Options) -> Record:
     return replace(record, header=header)
 
 
-def _taken(source: Source, known: Entry, sha256: str) -> InputError:
-    other = "another content" if known.source_sha256 != sha256 else f"other options ({known.layout}, {known.format})"
-    return InputError(
-        source.path,
-        expected=f"the content that record {known.record!r} was made from",
-        found=other,
-        remedy="committed bytes never change: ingest this one under another name with --prefix",
-    )
-
-
 class _Batch:
     """Records that wait to be committed together."""
 
-    def __init__(self, report: Report, on_bytes: Callable[[int], object]):
-        self.report, self.on_bytes = report, on_bytes
-        self.records: list[tuple[Source, Record, str]] = []
+    def __init__(self, report: Report, options: Options, on_bytes: Callable[[int], object]):
+        self.report, self.options, self.on_bytes = report, options, on_bytes
+        self.records: list[_Waiting] = []
         self.names: dict[str, Source] = {}
         self.memory = self.source_bytes = 0
 
-    def add(self, source: Source, record: Record, sha256: str) -> None:
+    def add(self, source: Source, record: Record, sha256: Sha256) -> None:
         name = record.header.record
         if name in self.names:
             raise InputError(
@@ -212,7 +235,7 @@ class _Batch:
         self.on_bytes(self.source_bytes)
         self.records, self.names, self.memory, self.source_bytes = [], {}, 0, 0
 
-    def _append(self, records: list[tuple[Source, Record, str]]) -> None:
+    def _append(self, records: list[_Waiting], attempt: int = 1) -> None:
         """One commit; if a record turns out bad or too big while it is written, halves find it and let the rest in."""
         if not records:
             return
@@ -225,5 +248,23 @@ class _Batch:
             middle = len(records) // 2
             self._append(records[:middle])
             self._append(records[middle:])
-            return
-        self.report.ingested.extend((s.path, e) for (s, _, _), e in zip(records, entries, strict=True))
+        except ConflictError:
+            if attempt == ATTEMPTS:
+                raise
+            self.report.corpus.refresh()
+            self._append(list(self._still_new(records)), attempt + 1)
+        else:
+            self.report.ingested.extend((s.path, e) for (s, _, _), e in zip(records, entries, strict=True))
+
+    def _still_new(self, records: list[_Waiting]) -> Iterator[_Waiting]:
+        """The records that no other writer has put in meanwhile; the others go to the report."""
+        for source, record, sha256 in records:
+            known = _known(record.header.record, self.report)
+            if known is None:
+                yield source, record, sha256
+                continue
+            try:
+                _check_same(source, known, resolved(sha256), self.options)
+                self.report.unchanged.append((source.path, known))
+            except InputError as error:
+                self.report.refused.append((source.path, error))
