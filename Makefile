@@ -7,7 +7,12 @@ SECONDS ?= 120
 BLOCKS := z=2:10,y=24:44,x=50:70 z=12:20,y=50:70,x=20:40 z=20:28,y=70:90,x=56:76 \
           z=6:14,y=60:80,x=80:100 z=18:26,y=20:40,x=64:84 z=10:18,y=28:48,x=84:104
 
-.PHONY: setup demo test check lock clean
+# The soak kills commands at this many seeded moments, with POINTS=… and SEED=… others; EXAMPLES is for the state machine.
+POINTS   ?= 1000
+SEED     ?= 0
+EXAMPLES ?= 2000
+
+.PHONY: setup demo test check soak bench lock clean
 
 setup: .venv/installed
 
@@ -33,9 +38,22 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+soak: setup
+	$(BIN)/python -m tests.soak --points $(POINTS) --seed $(SEED)
+	AUNN_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/test_state_machine.py
+
+# Peers live in an environment of their own: one of them needs an older numpy.
+bench: setup .venv-bench/installed
+	$(BIN)/python -m benchmarks.table $(BENCH)
+
+.venv-bench/installed: benchmarks/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --requirement benchmarks/constraints.txt
+	touch $@
+
 # Takes the versions now in .venv as the pinned ones.
 lock: setup
 	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' > constraints.txt
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-bench $(DEMO)

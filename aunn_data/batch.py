@@ -77,13 +77,18 @@ _ARRAYS = (("bytes", np.uint8), ("missing", np.bool_))
 
 
 class _Shards:
-    """The shards of one array, filled one after another; each goes to the pool when another begins."""
+    """The shards of one array, filled one after another; each goes to the pool when another begins.
+
+    Their memory is used again: pages that are fresh cost more time than all that is done with them.
+    """
 
     def __init__(self, store: Store, name: str, shard: int, dtype: Any, pool: ThreadPoolExecutor):
         self.store, self.name, self.shard, self.dtype, self.pool = store, name, shard, dtype, pool
         self.keys: list[str] = []
+        self.reader: Future[Any] | None = None  # the last of those that still read what was written, first in first out
         self._number = -1
-        self._pending: list[Future[Any]] = []
+        self._pending: list[Future[None]] = []
+        self._spare: list[npt.NDArray[Any]] = []
         self._chunk = min(shard, 1 << shards.CHUNK_BITS)
 
     def at(self, address: int, length: int) -> npt.NDArray[Any]:
@@ -92,7 +97,7 @@ class _Shards:
         if number != self._number:
             self._flush()
             self._number = number
-            self._data = np.zeros(self.shard, self.dtype)
+            self._data = self._spare.pop() if self._spare else np.zeros(self.shard, self.dtype)
             self._written = np.zeros(self.shard // self._chunk, np.bool_)
         self._written[within // self._chunk : -(-(within + length) // self._chunk)] = True
         return self._data[within : within + length]
@@ -111,8 +116,17 @@ class _Shards:
             self._pending.pop(0).result()
         key = shard_key(self.name, self._number)
         self.keys.append(key)
-        self._pending.append(self.pool.submit(_put, self.store, key, self._data, self._written))
+        self._pending.append(self.pool.submit(self._store, key, self._data, self._written, self.reader))
         self._number = -1
+
+    def _store(
+        self, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_], reader: Future[Any] | None
+    ) -> None:
+        _put(self.store, key, data, written)
+        if reader:
+            reader.result()
+        data.reshape(len(written), -1)[written] = 0
+        self._spare.append(data)
 
 
 def _put(store: Store, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_]) -> None:
@@ -133,7 +147,7 @@ def _write_bytes(
     nexts = [place.header_start for place in places[1:]] + [stop]
     for record, place, source, next in zip(records, places, sources, nexts, strict=True):
         # A header with shards to itself is written last: the source's hash may come while the payload goes in.
-        late = place.payload_start - place.header_start >= out.shard
+        late = not (place.header_start % out.shard or place.payload_start % out.shard)
         if not late:
             _write_header(out, record, place, source, next)
         digests.append(_write_payload(out, record, place, hasher, on_bytes))
@@ -163,7 +177,7 @@ def _write_payload(
         payload.encode_into(block, geometry, record.elements, start, record.missing)
         inside = payload.element_bytes(geometry, block, start)
         if aside:
-            hasher.submit(digest.update, inside)
+            out.reader = hasher.submit(digest.update, inside)
             _forget(record.elements)
         else:
             digest.update(inside)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from obstore.exceptions import BaseError
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
@@ -28,7 +29,7 @@ from aunn_data.header import Header
 from aunn_data.record import Record
 from aunn_data.registry import Entries, Entry, Holdout, Registry
 from aunn_data.spans import Spans
-from aunn_data.store import Folder, Store, store_at
+from aunn_data.store import TEMPORARY, Folder, Store, refused, store_at
 
 FORMAT = "aunn-corpus"
 FORMAT_VERSION = 2
@@ -68,10 +69,10 @@ class Corpus:
             return cls.open(where)
         if isinstance(store, Folder) and _occupied(store.path):
             raise _not_a_corpus(store.name, "something else there")
-        group = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
-        documents = _documents(group, address_bits)
-        for key in ("bytes/zarr.json", "missing/zarr.json"):
-            store.put(key, documents[key], new=True)
+        store.put("bytes/zarr.json", _documents(address_bits)["bytes/zarr.json"], new=True)
+        [addresses] = json.loads(store.get("bytes/zarr.json"))["shape"]  # of the first of creators that race
+        documents = _documents(addresses.bit_length() - 1)
+        store.put("missing/zarr.json", documents["missing/zarr.json"], new=True)
         Registry.create(store)
         store.put("zarr.json", documents["zarr.json"], new=True)
         return cls.open(where)
@@ -92,8 +93,11 @@ class Corpus:
         try:
             with zarr.config.set(_PIPELINE) if isinstance(store, Folder) else contextlib.nullcontext():
                 group = zarr.open_group(store.zarr(), mode="r")
-                _check_format(store.name, dict(group.attrs))
+                _check_format(store, dict(group.attrs))
+                _check_arrays(group)
                 return cls(store, group)
+        except BaseError as error:
+            raise refused(store.name, error) from error
         except (ValueError, KeyError, TypeError, OSError) as error:
             if isinstance(error, RequestError | CorpusError):
                 raise
@@ -194,6 +198,8 @@ class Corpus:
             )
         try:
             found = np.asarray(array[start:stop])
+        except BaseError as error:
+            raise refused(self.name, error) from error
         except Exception as error:  # zarr, zarrs and the file system each raise their own
             raise self._unreadable(start, stop, "readable chunks", f"{type(error).__name__}: {error}") from error
         if self.format_version > 1:
@@ -288,7 +294,7 @@ class Corpus:
             if "shape" in document:
                 document["shape"] = [max(1 << address_bits, *document["shape"])]
             else:
-                document["attributes"]["address_bits"] = address_bits
+                document["attributes"]["address_bits"] = max(address_bits, document["attributes"]["address_bits"])
             self.store.put(key, _json_bytes(document))
         return Corpus.open(self.name)
 
@@ -323,8 +329,24 @@ def _check_bits(address_bits: int) -> None:
         )
 
 
-def _check_format(name: str, attributes: dict[str, Any]) -> None:
-    if attributes.get("format") != FORMAT:
+def _check_arrays(group: Any) -> None:
+    """ValueError unless the arrays' documents are ours: with another fill value or separator we would read wrong bytes."""
+    for name in ("bytes", "missing"):
+        array = group[name]
+        widths = (array.shape[0].bit_length() - 1, array.shards[0].bit_length() - 1)
+        if array.metadata.to_dict() != _array_document(name, *widths):
+            raise ValueError(f"{name}/zarr.json is not as it was written")
+
+
+@lru_cache(maxsize=None)
+def _array_document(name: str, address_bits: int, shard_bits: int) -> dict[str, Any]:
+    document = json.loads(_documents(address_bits, shard_bits)[f"{name}/zarr.json"])
+    return ArrayV3Metadata.from_dict(document).to_dict()
+
+
+def _check_format(store: Store, attributes: dict[str, Any]) -> None:
+    name = store.name
+    if attributes.get("format") != FORMAT and not store.exists("registry/records/_delta_log"):
         raise _not_a_corpus(name, "another Zarr group")
     if attributes["format_version"] not in READABLE:
         raise CorpusError(
@@ -337,12 +359,16 @@ def _check_format(name: str, attributes: dict[str, Any]) -> None:
 
 def _occupied(folder: Path) -> bool:
     """Is something there that is no corpus half made?"""
-    ours = {"bytes", "missing", "registry"}
-    return folder.exists() and (not folder.is_dir() or any(found.name not in ours for found in folder.iterdir()))
+
+    def ours(name: str) -> bool:
+        return name in ("bytes", "missing", "registry") or name.startswith(TEMPORARY)
+
+    return folder.exists() and (not folder.is_dir() or any(not ours(found.name) for found in folder.iterdir()))
 
 
-def _documents(attributes: dict[str, Any], address_bits: int) -> dict[str, bytes]:
+def _documents(address_bits: int) -> dict[str, bytes]:
     """The three zarr.json files of an empty corpus."""
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
     shard_bits = max(shards.CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
     memory = MemoryStore()
     group = zarr.create_group(memory, zarr_format=3, attributes=attributes)

@@ -1,8 +1,8 @@
 """What lies where: the Delta tables beside the byte list. The version of ``records`` is the version of the corpus.
 
-Legend: R records, B addresses. Every commit here is made at exactly the version that was read, without delta-rs'
-automatic retries: of two racing writers the second is refused, reads again and decides anew. An answer that never came
-is settled by looking: the commit is there or it is not.
+Legend: R records, B addresses. A commit is one file of the table's log that must not exist yet: of two racing writers
+the second is refused, reads again and decides anew. Commits are written here and not by delta-rs, which links a
+commit's name before its bytes are on the disk; they are read by delta-rs, or anybody else.
 
 A flipped bit cannot pass: a Parquet file's name is the SHA-256 of its bytes, and every commit says how many rows the
 table has with it, so that a damaged log, which would hide a file, is noticed.
@@ -26,13 +26,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, Transaction
 
 from aunn_data.errors import AunnError, ConflictError, CorpusError, RequestError, StoreError
 from aunn_data.geometry import Geometry, Region
-from aunn_data.store import Store, refused
+from aunn_data.store import Store
 
 _ADDRESS = pa.field("", pa.int64(), nullable=False)
 _TEXT = pa.field("", pa.string(), nullable=False)
@@ -75,9 +74,9 @@ SCHEMAS = {
 # Columns that say the same in many rows: kept as Arrow dictionaries in memory.
 _REPEATED = ("source", "modality", "format", "dtype", "layout", "geometry", "source_sha256")
 
-# delta-rs would drop old versions' logs after a month, and would write checkpoints that it does not make durable.
-_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_CONFIGURATION = {
+    "delta.enableExpiredLogCleanup": "false"
+}  # who writes to the table with other tools keeps versions too
 _ATTEMPTS = 100
 _LONGEST_WAIT = 0.25  # seconds between two attempts of one commit
 
@@ -223,8 +222,11 @@ class Entries:
         """(B,) the number of the record whose header, payload or padding holds each address; -1 for a gap."""
         if not len(self):
             return np.full(len(addresses_B), -1, np.int64)
-        number_B = np.searchsorted(self._starts, addresses_B, side="right") - 1
-        return np.where((number_B >= 0) & (addresses_B < self._stops[number_B]), number_B, -1)
+        order_B = np.argsort(addresses_B)  # a search from left to right stays in the cache
+        sorted_B, out_B = addresses_B[order_B], np.empty(len(addresses_B), np.int64)
+        number_B = np.searchsorted(self._starts, sorted_B, side="right") - 1
+        out_B[order_B] = np.where((number_B >= 0) & (sorted_B < self._stops[number_B]), number_B, -1)
+        return out_B
 
     def at(self, address: int) -> Entry | None:
         """The record whose addresses (header, payload or the padding within) hold this one."""
@@ -254,21 +256,20 @@ class Registry:
     def create(cls, store: Store, key: str = "registry") -> "Registry":
         """New, empty tables; those that are there already stay as they are."""
         for name, schema in SCHEMAS.items():
-            uri, options = store.table(f"{key}/{name}")
-            said = CommitProperties(custom_metadata={"rows": "0"})
-            try:
-                DeltaTable.create(
-                    uri,
-                    schema,
-                    mode="ignore",
-                    configuration=_CONFIGURATION,
-                    storage_options=options,
-                    commit_properties=said,
-                )
-            except (DeltaError, OSError) as error:
-                if not DeltaTable.is_deltatable(uri, options):  # a racing writer's is as good
-                    raise refused(f"{store.name}/{key}/{name}", error) from error
-            store.settle([_log(f"{key}/{name}", 0), f"{key}/{name}/_delta_log", f"{key}/{name}", key])
+            actions: list[dict[str, Any]] = [
+                {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+                {
+                    "metaData": {
+                        "id": str(uuid.uuid4()),
+                        "format": {"provider": "parquet", "options": {}},
+                        "schemaString": Schema.from_arrow(schema).to_json(),
+                        "partitionColumns": [],
+                        "configuration": _CONFIGURATION,
+                        "createdTime": _now(),
+                    }
+                },
+            ]
+            store.put(_log(f"{key}/{name}", 0), _commit_of("CREATE TABLE", actions, rows=0), new=True)
         return cls(store, key)
 
     # ---- read --------------------------------------------------------------------------------------------------
@@ -425,15 +426,18 @@ class Registry:
             rows, revoked = decide(table, there)
             if not revoked and (rows is None or not rows.num_rows):
                 return table.version()
-            before = table.version()
-            action = self._put(name, rows) if rows is not None else None
-            total = there.num_rows + (rows.num_rows if rows is not None else 0)
-            if self._commit_once(name, table, action, total, revoked):
-                version = self._open(name).version()
-                self.store.settle([_log(f"{self.key}/{name}", v) for v in range(before + 1, version + 1)])
-                return version
-            if action is not None:
-                self.store.delete([f"{self.key}/{name}/{action.path}"])
+            actions: list[dict[str, Any]] = [
+                {"txn": {"appId": _revocation(batch), "version": 1, "lastUpdated": _now()}} for batch in revoked
+            ]
+            file, total = "", there.num_rows
+            if rows is not None:
+                file, add = self._put(name, rows)
+                actions.append(add)
+                total += rows.num_rows
+            commit = _commit_of("WRITE", actions, total)
+            if self.store.put(_log(f"{self.key}/{name}", table.version() + 1), commit, new=True):
+                return table.version() + 1
+            self.store.delete([file] if file else [])
             time.sleep(random.random() * min(_LONGEST_WAIT, 0.01 * 2**attempt))
         raise ConflictError(
             self._where(name),
@@ -442,44 +446,23 @@ class Registry:
             remedy="run the same command again",
         )
 
-    def _put(self, name: str, rows: pa.Table) -> AddAction:
-        """Writes rows as a Parquet file that no version lists yet; returns the action that lists it."""
+    def _put(self, name: str, rows: pa.Table) -> tuple[str, dict[str, Any]]:
+        """Writes rows as a Parquet file that no version lists yet; returns its key and the action that lists it."""
         sink = pa.BufferOutputStream()
         rows = rows.replace_schema_metadata({"attempt": uuid.uuid4().hex})  # no two attempts share a file
         pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
         data = sink.getvalue().to_pybytes()
         file = f"{hashlib.sha256(data).hexdigest()}.parquet"
-        self.store.put(f"{self.key}/{name}/{file}", data)
-        self._parts[f"{self.key}/{name}/{file}"] = rows.cast(_in_memory(name))
-        stats: dict[str, Any] = {"numRecords": rows.num_rows}
-        if name == "records":  # what lies there is still known when the file is damaged
-            stats |= {"minValues": {"header_start": pc.min(rows["header_start"]).as_py()}}
-            stats |= {"maxValues": {"stop": pc.max(rows["stop"]).as_py()}}
-        return AddAction(file, len(data), {}, int(time.time() * 1000), True, json.dumps(stats))
+        key = f"{self.key}/{name}/{file}"
+        self.store.put(key, data)
+        self._parts[key] = rows.cast(_in_memory(name))
+        stats = json.dumps({"numRecords": rows.num_rows})
+        add = {"path": file, "partitionValues": {}, "size": len(data), "modificationTime": _now()}
+        return key, {"add": {**add, "dataChange": True, "stats": stats}}
 
-    def _commit_once(
-        self, name: str, table: DeltaTable, action: AddAction | None, total: int, revoked: list[str]
-    ) -> bool:
-        """One attempt; False if another writer was faster. StoreError if the store failed and nothing is committed."""
-        said = CommitProperties(
-            custom_metadata={"rows": str(total)},
-            max_commit_retries=0,
-            app_transactions=[Transaction(_revocation(batch), 1) for batch in revoked],
-        )
-        before = table.version()
-        actions: list[Any] = [action] if action is not None else []
-        try:
-            table.create_write_transaction(
-                actions, "append", table.schema(), [], commit_properties=said, post_commithook_properties=_NO_HOOKS
-            )
-        except (DeltaError, OSError) as error:
-            # Another was faster, or the store failed, or all was done and the answer lost: only a look can tell.
-            newest = self._open(name)
-            if newest.version() == before:
-                raise refused(self._where(name), error) from error
-            landed = all(a.path in self._files(name, newest) for a in actions)
-            return landed and all(newest.transaction_version(_revocation(batch)) for batch in revoked)
-        return True
+    def settle(self) -> None:
+        """Makes the newest versions durable, should their writer have been killed on the last step."""
+        self.store.settle([f"{self.key}/{name}/_delta_log" for name in SCHEMAS])
 
     # ---- tables ------------------------------------------------------------------------------------------------
 
@@ -498,8 +481,9 @@ class Registry:
             return self._tables[name]
         except TableNotFoundError as error:
             raise self._damaged(name, "a Delta table", "none") from error
-        except (DeltaError, OSError, ValueError) as error:
-            if version is not None and version > (newest := self._open(name).version()):
+        except (DeltaError, OSError, ValueError, OverflowError) as error:
+            newest = self._open(name).version() if version is not None else 0
+            if version is not None and not 0 <= version <= newest:
                 raise RequestError(
                     self._where(name),
                     expected=f"a version from 0 to {newest}",
@@ -521,9 +505,10 @@ class Registry:
             raise self._damaged(name, "a readable Delta log", f"{type(error).__name__}: {error}") from error
 
     def _table(self, name: str, files: Sequence[str]) -> pa.Table:
-        empty = SCHEMAS[name].empty_table()
-        parts = [self._part(name, file) for file in files]
-        return pa.concat_tables(parts) if parts else empty
+        parts = [part for file in files if (part := self._part(name, file)).num_rows]
+        if name == "records":  # batches seldom interleave: what is in order already need not be sorted
+            parts.sort(key=lambda part: part["header_start"][0].as_py())
+        return pa.concat_tables(parts) if parts else SCHEMAS[name].empty_table()
 
     def _part(self, name: str, file: str) -> pa.Table:
         """The rows of one Parquet file, read once and checked against the hash that is its name."""
@@ -559,6 +544,7 @@ class Registry:
             raise self._damaged(name, f"{said} rows in version {table.version()}, as its commit says", str(found))
 
     def _damaged(self, name: str, expected: str, found: str) -> AunnError:
+        self.store.exists(_log(f"{self.key}/{name}", 0))  # StoreError if it is the store that refuses whatever is asked
         return CorpusError(
             self._where(name),
             expected=expected,
@@ -583,6 +569,17 @@ def _in_memory(name: str) -> pa.Schema:
 
 def _revocation(batch: str) -> str:
     return f"revoked:{batch}"
+
+
+def _commit_of(operation: str, actions: list[dict[str, Any]], rows: int) -> bytes:
+    """A commit of the Delta log; no two are the same bytes. ``rows`` are those of the table with this commit."""
+    said = {"timestamp": _now(), "operation": operation, "rows": str(rows), "attempt": uuid.uuid4().hex}
+    return b"".join(json.dumps(action).encode() + b"\n" for action in [{"commitInfo": said}, *actions])
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as Delta counts."""
+    return int(time.time() * 1000)
 
 
 def _log(table: str, version: int) -> str:

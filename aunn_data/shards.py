@@ -19,8 +19,8 @@ _ABSENT = 2**64 - 1
 _local = threading.local()
 
 
-def encode(data: npt.NDArray[np.uint8], written: npt.NDArray[np.bool_]) -> bytes:
-    """The file of a shard: (shard,) bytes; (chunks,) says which chunks exist, all-zero ones included."""
+def encode(data: npt.NDArray[np.uint8], written: npt.NDArray[np.bool_]) -> list[bytes]:
+    """The file of a shard, in parts: of (shard,) bytes; (chunks,) says which chunks exist, all-zero ones included."""
     compressor, size = _compressor(), len(data) // len(written)
     index = np.full((len(written), 2), _ABSENT, "<u8")
     parts, offset = [], 0
@@ -30,7 +30,7 @@ def encode(data: npt.NDArray[np.uint8], written: npt.NDArray[np.bool_]) -> bytes
         parts.append(part)
         offset += len(part)
     tail = index.tobytes()
-    return b"".join([*parts, tail, google_crc32c.value(tail).to_bytes(4, "little")])
+    return [*parts, tail, google_crc32c.value(tail).to_bytes(4, "little")]
 
 
 def _compressor() -> zstandard.ZstdCompressor:

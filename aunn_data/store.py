@@ -8,7 +8,7 @@ Keys are paths below the root with ``/`` between their parts. Zarr and Delta Lak
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from aunn_data.errors import RequestError, StoreError
 
 TEMPORARY = ".tmp-"  # how the name of a file begins that is not whole yet
+Data = bytes | Sequence[bytes]
+"""A file's bytes, whole or in parts."""
+
+_PARTS = 1024  # that one system call takes
 _SCHEMES = {"s3", "s3a", "gs", "az", "abfs", "abfss"}
 
 
@@ -57,7 +61,7 @@ class Store(Protocol):
     def get(self, key: str) -> bytes:
         """A file's bytes. FileNotFoundError if there is none."""
 
-    def put(self, key: str, data: bytes, new: bool = False) -> bool:
+    def put(self, key: str, data: Data, new: bool = False) -> bool:
         """Writes a file whole or not at all; durable on return. With ``new`` an existing one stays: False then."""
 
     def settle(self, keys: list[str]) -> None:
@@ -93,6 +97,7 @@ class Folder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._made: set[Path] = set()
 
     @property
     def name(self) -> str:
@@ -108,9 +113,10 @@ class Folder:
         return (self.path / key).exists()
 
     def get(self, key: str) -> bytes:
-        return (self.path / key).read_bytes()
+        with _refusals(self, key, absent=True):
+            return (self.path / key).read_bytes()
 
-    def put(self, key: str, data: bytes, new: bool = False) -> bool:
+    def put(self, key: str, data: Data, new: bool = False) -> bool:
         path = self.path / key
         temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
         with _refusals(self, key):
@@ -158,12 +164,14 @@ class Folder:
             _sync(self.path)
 
     def _make(self, folder: Path) -> None:
-        """A folder and those above it, each one's name durable."""
-        if folder.exists():
+        """A folder and those above it, each one's name durable: who made it may have been killed before that."""
+        if folder in self._made:
             return
-        self._make(folder.parent)
+        if self.path in folder.parents or not folder.parent.exists():
+            self._make(folder.parent)
         folder.mkdir(exist_ok=True)
         _sync(folder.parent)
+        self._made.add(folder)
 
 
 class Bucket:
@@ -191,7 +199,7 @@ class Bucket:
         return f"{self.url}/{key}", options
 
     def exists(self, key: str) -> bool:
-        with _refusals(self, key):
+        with _refusals(self, key, absent=True):
             try:
                 obstore.head(self._objects, key)
             except FileNotFoundError:
@@ -199,18 +207,26 @@ class Bucket:
             return True
 
     def get(self, key: str) -> bytes:
-        with _refusals(self, key):
+        with _refusals(self, key, absent=True):
             return bytes(obstore.get(self._objects, key).bytes())
 
-    def put(self, key: str, data: bytes, new: bool = False) -> bool:
+    def put(self, key: str, data: Data, new: bool = False) -> bool:
+        data = data if isinstance(data, bytes) else b"".join(data)
         with _refusals(self, key):
             try:
                 # One request for a file: a multipart upload could not be made conditional.
                 obstore.put(self._objects, key, data, mode="create" if new else "overwrite", use_multipart=False)
             except AlreadyExistsError:
-                # An answer that was lost on the way is asked for again by the client, and then finds our own object.
-                return self.get(key) == data
+                return self._has(key, data)  # the client asks again where an answer was lost, and finds our own object
+            except BaseError:
+                if not self._has(key, data):
+                    raise
         return True
+
+    def _has(self, key: str, data: bytes) -> bool:
+        with suppress(FileNotFoundError, BaseError):
+            return bytes(obstore.get(self._objects, key).bytes()) == data
+        return False
 
     def settle(self, keys: list[str]) -> None:
         """An object is durable once the store has answered."""
@@ -238,12 +254,17 @@ def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: Data) -> None:
+    left = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data)]
+    left.reverse()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        left = memoryview(data)
-        while left:  # a write may be short
-            left = left[os.write(descriptor, left) :]
+        while left:
+            written = os.writev(descriptor, left[: -_PARTS - 1 : -1])
+            while left and written >= len(left[-1]):
+                written -= len(left.pop())
+            if written:  # a write may be short
+                left[-1] = left[-1][written:]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -258,19 +279,19 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _refusals(store: Store, key: str) -> Iterator[None]:
-    """What the disk or the object store refuses, as one error; that a file is not there stays FileNotFoundError."""
+def _refusals(store: Store, key: str, absent: bool = False) -> Iterator[None]:
+    """What the disk or the object store refuses, as one error; with ``absent`` FileNotFoundError stays what it is."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (OSError, BaseError) as error:
+        if absent and isinstance(error, FileNotFoundError):
+            raise
         raise refused(f"{store.name}/{key}", error) from error
 
 
 def refused(where: str, error: Exception) -> StoreError:
     """The StoreError of what a disk, an object store or a library above them raised."""
-    said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".split("Debug source:")[0]
     return StoreError(
         where,
         expected="the disk or object store to do as asked",

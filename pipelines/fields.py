@@ -20,8 +20,8 @@ BIT_GAIN = 0.3  # of a bit that belongs to no axis, beside waves of unit norm to
 LIST_NORM = 2.0  # of all features together where there are no axes: lists are learned by heart, not smoothly
 
 
-def fields_of(corpus: Corpus, octave_decay: float) -> Fields:
-    """The fields of every address; ``octave_decay`` < 1 is the gain of a wave over that of twice its length."""
+def fields_of(corpus: Corpus, octave_decay: float, bits: int) -> Fields:
+    """The fields of addresses of ``bits`` bits; ``octave_decay`` < 1: gain of a wave over that of twice its length."""
     classes: dict[Axes, int] = {(): 0}
     starts, numbers = [0], [0]
     top = 1
@@ -33,7 +33,6 @@ def fields_of(corpus: Corpus, octave_decay: float) -> Fields:
                 numbers.append(value)
         top = entry.stop
     used = max(1, (top - 1).bit_length())
-    bits = corpus.address_bits
     tables = [_tables(axes, bits, used, octave_decay) for axes in classes]
     phase_C, bit_gain_C, wave_gain_C = (torch.from_numpy(np.stack(column)) for column in zip(*tables, strict=True))
     center_K = torch.zeros(bits)

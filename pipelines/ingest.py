@@ -63,9 +63,8 @@ _Waiting = tuple[Source, Record, Sha256]
 
 def open_or_create(where: str | Path, address_bits: int | None) -> Corpus:
     """The corpus of a folder or URL, made if there is none, widened if more address bits are asked for than it has."""
-    if not store_at(where).exists("zarr.json"):
-        return Corpus.create(where, address_bits or ADDRESS_BITS)
-    corpus = Corpus.open(where)
+    there = store_at(where).exists("zarr.json")
+    corpus = Corpus.open(where) if there else Corpus.create(where, address_bits or ADDRESS_BITS)
     return corpus if address_bits in (None, corpus.address_bits) else corpus.widen(address_bits)
 
 

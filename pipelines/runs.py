@@ -38,7 +38,7 @@ class Run:
                 folder, expected="a run", found="no run.json there", remedy="`aunn-model train --out` makes one"
             )
         try:
-            said = json.loads(path.read_text())
+            said = checkpoint.unsealed(path.read_text())
             settings = Settings(**said.pop("settings"))
             return cls(**{**said, "holdouts": tuple(map(tuple, said["holdouts"])), "settings": settings})
         except (ValueError, TypeError, KeyError) as error:
@@ -50,16 +50,16 @@ class Run:
         """Writes ``run.json`` whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         building = folder / f".run.json.{os.getpid()}"
-        building.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        building.write_text(json.dumps(checkpoint.sealed(asdict(self)), indent=2) + "\n")
         building.replace(folder / "run.json")
 
     def open_corpus(self, where: str | None = None) -> Corpus:
         """The corpus the run was trained on, at the version it was trained on; ``where`` if it has moved."""
         corpus = Corpus.open(where or self.corpus, self.version)
-        if corpus.address_bits != self.address_bits:
+        if corpus.address_bits < self.address_bits:  # it may have been widened since: no byte moved
             raise RequestError(
                 corpus.name,
-                expected=f"the corpus of the run, with {self.address_bits} address bits",
+                expected=f"the corpus of the run, with {self.address_bits} address bits or more",
                 found=f"{corpus.address_bits}",
                 remedy="name the right one with --corpus",
             )
@@ -71,10 +71,14 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def fresh(corpus: Corpus, settings: Settings) -> State:
-    """A network at step 0 that depends on the corpus' geometries, the settings and the seed alone."""
+def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -> State:
+    """A network at step 0 that depends on the corpus' geometries, the settings and the seed alone.
+
+    ``address_bits`` is the width the run was begun with, the corpus' own by default.
+    """
     torch.manual_seed(settings.seed)
-    network = Network(fields_of(corpus, settings.octave_decay), settings.width, settings.pairs)
+    fields = fields_of(corpus, settings.octave_decay, address_bits or corpus.address_bits)
+    network = Network(fields, settings.width, settings.pairs)
     return begin(network.to(device()), settings)
 
 
@@ -83,7 +87,7 @@ def load(folder: Path, corpus: Corpus, run: Run) -> State:
     saved = checkpoint.found(folder)
     if not saved:
         raise RequestError(folder, expected="a checkpoint", found="none yet", remedy="run `aunn-model train` again")
-    state = fresh(corpus, run.settings)
+    state = fresh(corpus, run.settings, run.address_bits)
     restore(saved[-1], state)
     return state
 

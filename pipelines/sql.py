@@ -21,11 +21,20 @@ def query(corpus: Corpus, sql: str) -> pa.Table:
             connection.register(name, corpus.registry.arrow(name, version))
         try:
             connection.execute("SET enable_external_access = false")
-            return connection.execute(sql).to_arrow_table()
+            found = connection.sql(sql)
+            if found is None:
+                raise _refused("none that gives rows")
+            if len(set(found.columns)) < len(found.columns):
+                raise _refused(f"two columns of one name among {', '.join(found.columns)}")
+            return found.to_arrow_table()
         except duckdb.Error as error:
-            raise RequestError(
-                "sql",
-                expected="a statement over the tables " + ", ".join(TABLES),
-                found=str(error),
-                remedy="docs/corpus-format.md part 8 lists their columns",
-            ) from error
+            raise _refused(str(error)) from error
+
+
+def _refused(found: str) -> RequestError:
+    return RequestError(
+        "sql",
+        expected="a query over the tables " + ", ".join(TABLES),
+        found=found,
+        remedy="docs/corpus-format.md part 8 lists their columns",
+    )

@@ -53,7 +53,7 @@ def train_run(
     with _deterministic():
         run = _begin_or_resume(corpus, folder, settings, seconds, batches)
         batches.settings = run.settings
-        state = runs.fresh(corpus, run.settings)
+        state = runs.fresh(corpus, run.settings, run.address_bits)
         if saved := checkpoint.found(folder):
             runs.restore(saved[-1], state)
         resumed_at, saved_at, metrics = state.step, state.seconds, None
@@ -144,11 +144,12 @@ def _same(
         if here != there:
             differing.append(name)
     if differing:
+        older = f"go on with --version {run.version}, or " if "corpus version" in differing else ""
         raise RequestError(
             folder,
             expected="the run that is there already, to finish it",
             found=f"another {', another '.join(differing)}",
-            remedy="use another --out for another run",
+            remedy=f"{older}use another --out for another run",
         )
     return run
 

@@ -29,7 +29,8 @@ def main() -> None:
       aunn-data build-corpus
       aunn-data ls
 
-    Exit codes: 0 done, 1 some inputs refused, 2 wrong usage or configuration, 3 corpus damaged, 4 conflict: try again.
+    Exit codes: 0 done, 1 some inputs refused, 2 wrong usage or configuration, 3 corpus damaged,
+    4 another writer was faster or the disk refused: try again.
     """
 
 

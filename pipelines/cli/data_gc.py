@@ -14,9 +14,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def parse_age(ctx: click.Context, parameter: click.Parameter, text: str) -> timedelta:
     """``90s``, ``10m``, ``2h``, ``1d`` -> timedelta. A usage error for anything else."""
-    match = re.fullmatch(r"(\d+)([smhd])", text)
+    match = re.fullmatch(r"(\d{1,5})([smhd])", text)
     if not match:
-        raise click.BadParameter(f"expected a number and s, m, h or d (12h); found {text!r}")
+        raise click.BadParameter(f"expected a number up to 99999 and s, m, h or d (12h); found {text!r}")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 
 import click
@@ -36,12 +36,20 @@ def sql(statement: str, corpus: str, version: int | None, as_json: bool, quiet: 
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it: sums of 64-bit integers are wider in DuckDB, times become ISO 8601."""
+    """A value as JSON has it: sums of 64-bit integers are wider in DuckDB, times become ISO 8601, bytes hexadecimal."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inside) for name, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inside) for inside in value]
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.isoformat() if isinstance(value, date | datetime) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, str | int | None) else str(value)
 
 
 def _shown(value: object) -> object:
