@@ -28,22 +28,27 @@ class Link:
 def chain(corpus: Corpus) -> Iterator[Link]:
     """All headers, committed or left by a writer that died, by address. CorpusError where the bytes cannot be read.
 
-    A batch's headers lead from one to the next, and the last to where the batch stops. Where no header stands a writer
-    has died, and the next one is looked for at the beginning of the next shard that exists.
+    A batch's headers lead from one to the next, and the last to where the batch stops. Where no header stands, or not
+    all of one, a writer has died, and the next one is looked for at the beginning of the next shard that exists.
     """
     numbers, address, bytes_ = corpus.shard_numbers("bytes"), 0, Ascending(corpus)
+    existing = set(numbers)
     while (there := bisect_left(numbers, address // corpus.shard)) < len(numbers):
         address = max(address, numbers[there] * corpus.shard)
-        link = _link(bytes_, address)
+        link = _link(bytes_, existing, address)
         if link:
             yield link
         address = link.preamble.next if link else (address // corpus.shard + 1) * corpus.shard
 
 
-def _link(bytes_: Ascending, address: int) -> Link | None:
-    size, where = bytes_.corpus.size, f"{bytes_.corpus.name} at {address}"
+def _link(bytes_: Ascending, existing: set[int], address: int) -> Link | None:
+    size, shard, where = bytes_.corpus.size, bytes_.corpus.shard, f"{bytes_.corpus.name} at {address}"
+
+    def whole(stop: int) -> bool:
+        return existing.issuperset(range(address // shard, -(-stop // shard)))
+
     data = bytes_.read(address, min(address + headers.PREAMBLE_BYTES, size)).tobytes()
-    if not data.startswith(headers.MAGIC):
+    if not data.startswith(headers.MAGIC) or not whole(address + headers.PREAMBLE_BYTES):
         return None
     preamble = headers.decode_preamble(data, where)
     if not address < preamble.payload <= preamble.payload + preamble.extent <= preamble.next <= size:
@@ -53,5 +58,7 @@ def _link(bytes_: Ascending, address: int) -> Link | None:
             found=f"payload {preamble.payload}, extent {preamble.extent}, next {preamble.next}",
             remedy="restore the shard from a copy",
         )
+    if not whole(address + preamble.header):
+        return None
     header = headers.decode(bytes_.read(address, address + preamble.header).tobytes(), where)
     return Link(address, preamble, header)

@@ -8,7 +8,7 @@ boundaries, so a committed shard is never written again. On disk: docs/corpus-fo
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import zarr
 from obstore.exceptions import BaseError
 from zarr.codecs import ZstdCodec
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore
 
 from aunn_data import batch, payload, shards, spans
@@ -136,12 +137,7 @@ class Corpus:
             number = int(np.searchsorted(rank, done, side="right")) - 1
             shard = max(shard, int(spans_S[number, 0]) // self.shard)  # shards that no span touches are passed over
             start, stop = shard * self.shard, min((shard + 1) * self.shard, int(spans_S[-1, 1]))
-            last = int(np.searchsorted(spans_S[:, 0], stop))
-            ends = np.zeros(stop - start + 1, np.int8)
-            inside = np.clip(spans_S[number:last], start, stop) - start
-            np.add.at(ends, inside[:, 0], 1)
-            np.add.at(ends, inside[:, 1], -1)
-            found = self.read(start, stop)[np.cumsum(ends[:-1], dtype=np.int8).view(np.bool_)]
+            found = self.read(start, stop)[spans.mask(spans_S, start, stop)]
             out[done : done + len(found)] = found
             done, shard = done + len(found), shard + 1
         return out
@@ -289,14 +285,22 @@ class Corpus:
                 found=str(address_bits),
                 remedy="leave the option out: committed bytes never move",
             )
-        for key in ("missing/zarr.json", "bytes/zarr.json", "zarr.json"):
-            document = json.loads(self.store.get(key))
-            if "shape" in document:
-                document["shape"] = [max(1 << address_bits, *document["shape"])]
-            else:
-                document["attributes"]["address_bits"] = max(address_bits, document["attributes"]["address_bits"])
-            self.store.put(key, _json_bytes(document))
+        arrays = ("missing/zarr.json", "bytes/zarr.json")
+        # Until both agree: of two who widen at once, one may have written over the other's greater width.
+        while (width := max([address_bits, *map(self._width, arrays)])) > min(map(self._width, arrays)):
+            for key in arrays:
+                self._rewrite(key, {"shape": [1 << width]})
+        attributes = json.loads(self.store.get("zarr.json"))["attributes"]
+        self._rewrite("zarr.json", {"attributes": {**attributes, "address_bits": width}})
         return Corpus.open(self.name)
+
+    def _width(self, key: str) -> int:
+        [addresses] = json.loads(self.store.get(key))["shape"]
+        return int(addresses).bit_length() - 1
+
+    def _rewrite(self, key: str, changes: dict[str, Any]) -> None:
+        document = json.loads(self.store.get(key)) | changes
+        self.store.put(key, json.dumps(document, indent=2).encode())
 
     def _check_writable(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -330,7 +334,7 @@ def _check_bits(address_bits: int) -> None:
 
 
 def _check_arrays(group: Any) -> None:
-    """ValueError unless the arrays' documents are ours: with another fill value or separator we would read wrong bytes."""
+    """ValueError unless the arrays' documents are ours: another fill value or separator would give wrong bytes."""
     for name in ("bytes", "missing"):
         array = group[name]
         widths = (array.shape[0].bit_length() - 1, array.shards[0].bit_length() - 1)
@@ -338,21 +342,21 @@ def _check_arrays(group: Any) -> None:
             raise ValueError(f"{name}/zarr.json is not as it was written")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _array_document(name: str, address_bits: int, shard_bits: int) -> dict[str, Any]:
     document = json.loads(_documents(address_bits, shard_bits)[f"{name}/zarr.json"])
     return ArrayV3Metadata.from_dict(document).to_dict()
 
 
 def _check_format(store: Store, attributes: dict[str, Any]) -> None:
-    name = store.name
-    if attributes.get("format") != FORMAT and not store.exists("registry/records/_delta_log"):
-        raise _not_a_corpus(name, "another Zarr group")
-    if attributes["format_version"] not in READABLE:
+    format, version = attributes.get("format"), attributes.get("format_version")
+    if format != FORMAT and not store.exists("registry/records/_delta_log/00000000000000000000.json"):
+        raise _not_a_corpus(store.name, "another Zarr group")
+    if format != FORMAT or version not in READABLE:
         raise CorpusError(
-            name,
-            expected="corpus format version " + " or ".join(map(str, READABLE)),
-            found=str(attributes["format_version"]),
+            store.name,
+            expected=f"format {FORMAT}, version " + " or ".join(map(str, READABLE)),
+            found=f"{format}, {version}",
             remedy="read it with the release that wrote it",
         )
 
@@ -366,10 +370,10 @@ def _occupied(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(not ours(found.name) for found in folder.iterdir()))
 
 
-def _documents(address_bits: int) -> dict[str, bytes]:
-    """The three zarr.json files of an empty corpus."""
+def _documents(address_bits: int, shard_bits: int = 0) -> dict[str, bytes]:
+    """The three zarr.json files of an empty corpus; shards are as wide as the address space has them unless given."""
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
-    shard_bits = max(shards.CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
+    shard_bits = shard_bits or max(shards.CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
     memory = MemoryStore()
     group = zarr.create_group(memory, zarr_format=3, attributes=attributes)
     for name, dtype in (("bytes", "uint8"), ("missing", "bool")):
@@ -383,10 +387,6 @@ def _documents(address_bits: int) -> dict[str, bytes]:
             compressors=[ZstdCodec(level=shards.LEVEL, checksum=True)],
         )
     return {key: value.to_bytes() for key, value in memory._store_dict.items()}
-
-
-def _json_bytes(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=2).encode()
 
 
 def _not_a_corpus(name: str, found: str) -> RequestError:

@@ -7,6 +7,7 @@ of older versions (the corpus starts again at version 1) and, if that table is l
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,13 +34,22 @@ class Rebuilt:
 def rebuild(where: str, on_record: Callable[[Entry], object] = lambda entry: None) -> Rebuilt:
     """Makes the registry of a corpus again. CorpusError if the byte list itself is damaged: mend that first.
 
+    No writer may be at work.
+
     A record of a batch whose writer died before the commit looks like any other: it is left out if a shard of it is
     lacking or if a later record has its name (the same ingest, run again), and taken in otherwise.
     """
     corpus, left_out, entries = Corpus.without_registry(where), [], dict[str, Entry]()
-    bytes_ = Ascending(corpus)
+    bytes_, known = Ascending(corpus), corpus.registry.surviving()
     for link in chain(corpus):
         if lacking := _lacking(corpus, link):
+            if link.header.record in known:
+                raise CorpusError(
+                    f"{corpus.name} addresses {link.start}:{link.stop} of {link.header.record}",
+                    expected="all shards of a record that was committed",
+                    found=f"{lacking} lacking",
+                    remedy="restore them from a copy first",
+                )
             left_out.append((link.header.record, link.start, f"{lacking} of its shards were never written"))
             continue
         entry = _entry(bytes_, link)
@@ -95,26 +105,32 @@ def _entry(bytes_: Ascending, link: Link) -> Entry:
 
 def _replace(corpus: Corpus, entries: list[Entry]) -> tuple[str, int]:
     """Puts a new registry in the place of the old one, whose files stay beside it; returns their key."""
-    store, name = corpus.store, secrets.token_hex(4)
-    holdouts = _surviving_holdouts(corpus, {entry.record for entry in entries})
+    store, name, left = corpus.store, secrets.token_hex(4), _registries(corpus)
+    holdouts = _surviving_holdouts(left, {entry.record for entry in entries})
     end = max((corpus.shard_numbers("bytes")[-1:] or [-1])[0] + 1, 0) * corpus.shard
+    end = max([end, *(registry.surviving_end() for registry in left)])
     new = Registry.create(store, f"registry-new-{name}")
-    new.reserve(lambda start: max(end, corpus.registry.surviving_end()))
-    new.commit(entries, 0, "")
+    if end:
+        new.reserve(lambda start: end)
+    if entries:
+        new.commit(entries, 0, "")
     new.add_holdouts(holdouts)
     store.move("registry", f"registry-old-{name}")
     store.move(new.key, "registry")
     return f"registry-old-{name}", len(holdouts)
 
 
-def _surviving_holdouts(corpus: Corpus, records: set[str]) -> list[tuple[Holdout, str]]:
-    try:
-        rows = corpus.registry.arrow("holdouts").to_pylist()
-    except CorpusError:
-        return []
-    regions = [tuple(zip(row["starts"], row["stops"], strict=True)) for row in rows]
-    return [
-        (Holdout(row["holdout"], row["record"], region), row["region"])
-        for row, region in zip(rows, regions, strict=True)
-        if row["record"] in records
-    ]
+def _registries(corpus: Corpus) -> list[Registry]:
+    """The registry, if it is there, and those beside it: a rebuild may have been killed between its two moves."""
+    keys = {item.key.partition("/")[0] for item in corpus.store.items("")}
+    return [Registry(corpus.store, key, corpus.registry.checked) for key in sorted(keys) if key.startswith("registry")]
+
+
+def _surviving_holdouts(registries: list[Registry], records: set[str]) -> list[tuple[Holdout, str]]:
+    found = {}
+    for registry in registries:
+        with suppress(CorpusError):
+            for row in registry.arrow("holdouts").to_pylist():
+                region = tuple(zip(row["starts"], row["stops"], strict=True))
+                found[Holdout(row["holdout"], row["record"], region)] = row["region"]
+    return [(holdout, text) for holdout, text in found.items() if holdout.record in records]

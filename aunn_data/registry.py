@@ -201,6 +201,14 @@ class Entries:
     def _stops(self) -> npt.NDArray[np.int64]:
         return np.asarray(self.table["stop"].to_numpy(), np.int64)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over what these records are and where, whatever number their version has."""
+        digest = hashlib.sha256(self._starts.tobytes())
+        for column in ("record", "sha256", "geometry"):
+            digest.update("\n".join(self.table[column].to_pylist()).encode())
+        return digest.hexdigest()
+
     @property
     def _end(self) -> int:
         """Where the last record ends."""

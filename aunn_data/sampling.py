@@ -1,112 +1,226 @@
 """(seed, step) -> the addresses of a batch: a pure function, every trainable address exactly once an epoch.
 
-Legend: N trainable addresses, B batch. Trainable addresses have dense *ranks* 0 … N-1. Epoch e visits the ranks in the
-order of a keyed bijection of [0, N): a Feistel network over the next power of two, walked until it lands inside
-(Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). So no shuffled list is stored, and a resumed or
-redistributed run draws the same batches.
+Legend: N trainable addresses, B batch, S spans, C blocks, W blocks of a window. Trainable addresses have dense *ranks*
+0 … N-1. An order strings epochs together without a short batch between: step s draws places s·B … (s+1)·B-1, place p
+is place p mod N of epoch p div N. Nothing is stored and nothing is scanned, so a run resumes from one integer, and any
+number of workers or ranks that share out the steps, or the places of a step, draw the same batches.
+
+===============  ======================================================================================================
+Shuffled         exact: an epoch is one keyed bijection of [0, N), every place independent of every other
+… with cuts      block-shuffled: the ranks are cut into C blocks, every epoch permutes the blocks, W that follow in that
+                 order are a *window*, and within a window every rank is shuffled with every other. What lies in two
+                 windows meets in no batch, but in the one that ends a window and begins the next
+… with strips g  a window is permuted in *strips* of g consecutive ranks. B strips are dealt together, one rank of each
+                 to a batch, the next ranks to the g-1 batches that follow. So within a batch all places are
+                 independent, from batch to batch they are neighbours. The last M mod g ranks of a window of M come
+                 last and in order
+Serial           rank after rank and round again, within any window of ranks, from any start
+Mixed            several samplers over sets of their own: each has its share of the places, its order and its epochs
+===============  ======================================================================================================
+
+An order knows nothing of where the bytes lie: in memory, on the device and streamed, one order gives the same batches.
+In memory and on the device the exact shuffle is the default. Streaming (``streaming``) is block-shuffled, always: one
+window is in memory while the next is read.
 """
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from aunn_data import spans
 from aunn_data.corpus import Corpus
-from aunn_data.geometry import Region, bits_for
+from aunn_data.errors import RequestError
+from aunn_data.geometry import Geometry, Region
+from aunn_data.orders import Order, RankTable, Shuffled, strung
+from aunn_data.permutation import Ints
 from aunn_data.spans import Spans
 
-_ROUNDS = 6
-_GOLDEN = 0x9E3779B97F4A7C15
+_LAID = 1 << 16  # spans laid down at once
+
+# ---- what is trainable -------------------------------------------------------------------------------------------
 
 
 def trainable(corpus: Corpus) -> Spans:
     """(S, 2) addresses to train on: headers and elements, without held-out regions and missing elements."""
-    parts = []
-    for entry in corpus.entries:
-        parts.append(np.array([[entry.header_start, entry.header_start + entry.header_bytes]], np.int64))
-        inside = entry.spans(entry.geometry.whole)
-        if entry.missing_bytes:
-            marks = corpus.read_missing(entry.payload_start, entry.payload_stop)
-            inside = spans.difference(inside, spans.of_mask(marks, entry.payload_start))
-        parts.append(inside)
-    return spans.difference(spans.union(*parts), held_out(corpus))
+    rows = _Rows(corpus)
+    marked = np.flatnonzero(rows["missing_bytes"])
+    missing = spans.union(*_missing(corpus, rows.spans(marked))) if len(marked) else spans.NONE
+    return _without(rows.spans(np.arange(len(rows.kinds)), headers=True), spans.union(missing, held_out(corpus)))
 
 
 def held_out(corpus: Corpus, name: str | None = None) -> Spans:
     """(S, 2) addresses of the held-out regions of one name, of all by default."""
-    regions: dict[str, list[Region]] = {}
-    for held in corpus.holdouts():
-        if name in (None, held.holdout) and held.record in corpus.entries:
-            regions.setdefault(held.record, []).append(held.region)
-    entries = {record: corpus.entries.named(record) for record in regions}
-    return spans.union(*(entries[record].spans(region) for record in regions for region in regions[record]))
+    held = [h for h in corpus.holdouts() if name in (None, h.holdout)]
+    if not held:
+        return spans.NONE
+    rows = _Rows(corpus)
+    numbers = pc.index_in(pa.array([h.record for h in held], pa.string()), rows.table["record"].combine_chunks())
+    alike: dict[tuple[int, Region], list[int]] = {}
+    for holdout, number in zip(held, numbers.to_pylist(), strict=True):
+        if number is not None:
+            alike.setdefault((int(rows.kinds[number]), holdout.region), []).append(number)
+    parts = []
+    for (_, region), found in alike.items():
+        relative_S = corpus.entries[found[0]].geometry.spans(region)
+        parts.append((rows["payload_start"][found][:, None, None] + relative_S).reshape(-1, 2))
+    return spans.union(*parts)
+
+
+class _Rows:
+    """The registry by columns: nothing here makes an object a record. Records whose elements lie alike are a *kind*."""
+
+    def __init__(self, corpus: Corpus):
+        self.entries, self.table = corpus.entries, corpus.entries.table
+        table = self.table
+        shape = pc.binary_join(pc.cast(table["shape"], pa.list_(pa.string())), "x")
+        planes = pc.cast(table["payload_bytes"], pa.string())  # with the shape they tell the number of planes
+        layout = pc.cast(table["layout"], pa.string())
+        key = pc.binary_join_element_wise(layout, shape, planes, " ")
+        self.kinds = np.asarray(pc.dictionary_encode(key).combine_chunks().indices, np.int64)
+        self.packed = np.asarray(pc.equal(layout, "packed"), np.bool_)
+
+    def __getitem__(self, column: str) -> Ints:
+        return np.asarray(self.table[column], np.int64)
+
+    def spans(self, rows_R: Ints, headers: bool = False) -> Spans:
+        """(S, 2) addresses of the elements of records (ascending), with their headers if asked for.
+
+        A packed payload is one span whatever its shape; of the others one of each kind is asked where its spans lie.
+        """
+        start, packed_R, kinds_R = self["payload_start"], self.packed[rows_R], self.kinds[rows_R]
+        order = np.argsort(kinds_R, kind="stable")
+        alike = [
+            k for k in np.split(order, np.flatnonzero(np.diff(kinds_R[order])) + 1) if len(k) and not packed_R[k[0]]
+        ]
+        relative = [_whole(self.entries[int(rows_R[k[0]])].geometry) for k in alike]
+        number_R = np.ones(len(rows_R), np.int64)
+        for k, relative_S in zip(alike, relative, strict=True):
+            number_R[k] = len(relative_S)
+        first_R = np.cumsum(number_R + headers) - number_R
+        out = np.empty((int((number_R + headers).sum()), 2), np.int64)
+        if headers:
+            out[first_R - 1, 0] = self["header_start"][rows_R]
+            out[first_R - 1, 1] = out[first_R - 1, 0] + self["header_bytes"][rows_R]
+        rows = rows_R[packed_R]
+        out[first_R[packed_R]] = np.stack([start[rows], self["payload_stop"][rows]], axis=1)
+        for k, relative_S in zip(alike, relative, strict=True):
+            many = max(1, _LAID // len(relative_S))
+            for some in (k[n : n + many] for n in range(0, len(k), many)):
+                at = first_R[some, None] + np.arange(len(relative_S))
+                out[at] = start[rows_R[some], None, None] + relative_S
+        return spans.joined(out) if (out[1:, 0] == out[:-1, 1]).any() else out
+
+
+def _whole(geometry: Geometry) -> Spans:
+    return geometry.spans(geometry.whole)
+
+
+def _missing(corpus: Corpus, elements_S: Spans) -> list[Spans]:
+    """The marked addresses of the shards that these spans touch."""
+    shards = np.concatenate([np.arange(a, b) for a, b in covering(elements_S, corpus.shard) // corpus.shard])
+    starts = [int(shard) * corpus.shard for shard in shards]
+    return [spans.of_mask(corpus.read_missing(start, start + corpus.shard), start) for start in starts]
+
+
+def _without(spans_S: Spans, minus_T: Spans) -> Spans:
+    """``spans.difference`` that sweeps only the spans that lose something."""
+    if not len(minus_T):
+        return spans_S
+    first_T = np.searchsorted(spans_S[:, 1], minus_T[:, 0], side="right")
+    last_T = np.searchsorted(spans_S[:, 0], minus_T[:, 1])
+    opened, closed = (np.bincount(ends, minlength=len(spans_S) + 1) for ends in (first_T, last_T))
+    touched = np.cumsum(opened - closed)[:-1] > 0
+    kept, cut = spans_S[~touched], spans.difference(spans_S[touched], minus_T)
+    return np.insert(kept, np.searchsorted(kept[:, 0], cut[:, 0]), cut, axis=0)
+
+
+def covering(spans_S: Spans, unit: int) -> Spans:
+    """(R, 2) ascending runs of whole units (chunks, shards) that hold ascending spans."""
+    return spans.joined(np.stack([spans_S[:, 0] // unit, -(-spans_S[:, 1] // unit)], axis=1)) * unit
+
+
+# ---- samplers -----------------------------------------------------------------------------------------------------
 
 
 class Sampler:
-    """Uniformly shuffled batches over spans of addresses."""
+    """Batches over spans of addresses in an order, exactly shuffled by default."""
 
-    def __init__(self, spans_S: Spans, seed: int):
-        self.spans, self.seed = spans_S, seed
-        self._ranks = spans.ranks(spans_S)
-        self.size = int(self._ranks[-1])
+    def __init__(self, spans_S: Spans, seed: int, order: Order | None = None):
+        self.table, self.seed = RankTable(spans_S), seed
+        self.spans, self.size = self.table.spans, self.table.size
+        self.order = order or Shuffled(self.size, seed)
 
-    def ranks(self, step: int, batch: int) -> npt.NDArray[np.int64]:
-        """(B,) dense ranks of the addresses of a step. Epochs follow one another without a short batch."""
-        place_B = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
-        epoch_B, index_B = np.divmod(place_B, self.size)
-        out = np.empty(batch, np.int64)
-        for epoch in np.unique(epoch_B):
-            here = epoch_B == epoch
-            out[here] = permute(index_B[here], self.size, key=_mix(_mix(self.seed) + int(epoch)))
-        return out
+    def at(self, place: int, count: int, batch: int) -> Ints:
+        """(count,) ranks at places from ``place`` on. RequestError if there is nothing to draw from."""
+        if not self.size:
+            raise RequestError("batch", expected="addresses to draw from", found="none", remedy="ingest something")
+        return self.order.at(place, count, batch)
 
-    def addresses(self, ranks_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def ranks(self, step: int, batch: int) -> Ints:
+        """(B,) dense ranks of the addresses of a step."""
+        return self.at(step * batch, batch, batch)
+
+    def addresses(self, ranks_B: Ints) -> Ints:
         """(B,) the addresses that have these ranks."""
-        span_B = np.searchsorted(self._ranks, ranks_B, side="right") - 1
-        return np.asarray(self.spans[span_B, 0] + ranks_B - self._ranks[span_B])
+        return self.table.addresses(ranks_B)
 
 
-def batch(corpus: Corpus, seed: int, step: int, size: int) -> npt.NDArray[np.int64]:
+class Mixed:
+    """A mixture of samplers with given shares of every batch; its ranks count through the union of their spans.
+
+    Of the first n places a sampler gets floor(its share of those that the samplers before it left · n), so at most one
+    place more or fewer than its share for each sampler before it, and draws them in its own order.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Sampler, float]]):
+        self.samplers = [sampler for sampler, _ in parts]
+        shares = [Fraction(share).limit_denominator(10**6) for _, share in parts]
+        if not parts or min(shares) <= 0:
+            raise RequestError(
+                "mixture", expected="shares above 0", found=str([s for _, s in parts]), remedy="leave out what has none"
+            )
+        self._of_rest = [share / sum(shares[number:]) for number, share in enumerate(shares)]
+        self.table = RankTable(spans.union(*(sampler.spans for sampler in self.samplers)))
+        self.spans, self.size = self.table.spans, self.table.size
+        self._into = [RankTable(_shifted(self.table, sampler.spans)) for sampler in self.samplers]
+
+    def at(self, place: int, count: int, batch: int) -> Ints:
+        """(count,) ranks at places from ``place`` on, those of the first sampler first."""
+        before, after, each = self._counts(place), self._counts(place + count), self._counts(batch)
+        parts = [
+            into.addresses(sampler.at(first, last - first, max(1, together)))
+            for sampler, into, first, last, together in zip(self.samplers, self._into, before, after, each, strict=True)
+            if first < last
+        ]
+        return strung(parts)
+
+    def ranks(self, step: int, batch: int) -> Ints:
+        """(B,) dense ranks, in the union of the spans, of the addresses of a step."""
+        return self.at(step * batch, batch, batch)
+
+    def addresses(self, ranks_B: Ints) -> Ints:
+        """(B,) the addresses that have these ranks."""
+        return self.table.addresses(ranks_B)
+
+    def _counts(self, places: int) -> list[int]:
+        """How many of the first ``places`` places each sampler has; never falls as places grow."""
+        counts = []
+        for share in self._of_rest:
+            counts.append(places * share.numerator // share.denominator)
+            places -= counts[-1]
+        return counts
+
+
+def batch(corpus: Corpus, seed: int, step: int, size: int) -> Ints:
     """(size,) int64 addresses of one step of training on a corpus."""
     sampler = Sampler(trainable(corpus), seed)
     return sampler.addresses(sampler.ranks(step, size))
 
 
-def permute(index_B: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np.int64]:
-    """A bijection of [0, size) chosen by a 64-bit key, applied to (B,) indices."""
-    bits = max(2, bits_for(size))
-    keys = [_mix(key + _GOLDEN * (round + 1)) for round in range(_ROUNDS)]
-    out = _feistel(index_B.astype(np.uint64), bits, keys)
-    outside = np.flatnonzero(out >= size)
-    while outside.size:  # fewer than half on average: the domain is less than twice the size
-        out[outside] = _feistel(out[outside], bits, keys)
-        outside = outside[out[outside] >= size]
-    return out.astype(np.int64)
-
-
-def _feistel(value_B: npt.NDArray[np.uint64], bits: int, keys: list[int]) -> npt.NDArray[np.uint64]:
-    """An alternating Feistel network over ``bits`` bits; an odd width has halves of unequal width."""
-    low_bits = np.uint64(bits // 2)
-    low_mask, high_mask = np.uint64((1 << bits // 2) - 1), np.uint64((1 << bits - bits // 2) - 1)
-    low, high = value_B & low_mask, value_B >> low_bits
-    for number, key in enumerate(keys):
-        if number % 2:
-            low = (low ^ _scramble(high, key)) & low_mask
-        else:
-            high = (high ^ _scramble(low, key)) & high_mask
-    return high << low_bits | low
-
-
-def _scramble(value_B: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
-    """Steele, Lea & Flood's splitmix64 finaliser of value ^ key, its high half."""
-    z = value_B ^ np.uint64(key)
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z >> np.uint64(32)
-
-
-def _mix(value: int) -> int:
-    """splitmix64 of one integer."""
-    z = (value + _GOLDEN) % 2**64
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
-    return z ^ z >> 31
+def _shifted(table: RankTable, spans_S: Spans) -> Spans:
+    """Spans, each within one of the table's, as ranges of the table's ranks."""
+    start = table.below(spans_S[:, 0])
+    return np.stack([start, start + spans_S[:, 1] - spans_S[:, 0]], axis=1)

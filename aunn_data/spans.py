@@ -57,6 +57,16 @@ def addresses(spans_S: Spans) -> npt.NDArray[np.int64]:
     return np.arange(rank[-1], dtype=np.int64) + np.repeat(spans_S[:, 0] - rank[:-1], np.diff(rank))
 
 
+def mask(spans_S: Spans, start: int, stop: int) -> npt.NDArray[np.bool_]:
+    """(stop - start,) which of the addresses ``start:stop`` lie in the spans: the inverse of ``of_mask``."""
+    first, last = np.searchsorted(spans_S[:, 1], start, "right"), np.searchsorted(spans_S[:, 0], stop)
+    inside_S = np.clip(spans_S[first:last], start, stop) - start
+    ends = np.zeros(stop - start + 1, np.int8)
+    np.add.at(ends, inside_S[:, 0], 1)
+    np.add.at(ends, inside_S[:, 1], -1)
+    return np.cumsum(ends[:-1], dtype=np.int8).view(np.bool_)
+
+
 def of_mask(mask_N: npt.NDArray[np.bool_], start: int = 0) -> Spans:
     """Spans of the True places of a mask whose first place is address ``start``."""
     edges = np.flatnonzero(np.diff(mask_N.astype(np.int8), prepend=0, append=0))

@@ -1,7 +1,7 @@
 """Does the byte list hold what the registry says? Every header, every payload, against hashes and each other.
 
-``verify`` reads all that is committed. With ``deep`` also what lies between: padding must be zero, every version of
-every table readable, no address given to two batches, and the headers alone must tell what the registry tells.
+``verify`` reads all that is committed. With ``deep`` also what lies between: padding must be zero, every older version
+of every table readable, no address given to two batches, and the headers alone must tell what the registry tells.
 """
 
 import hashlib
@@ -35,15 +35,17 @@ def verify(
     corpus: Corpus, on_record: Callable[[Entry], object] = lambda entry: None, deep: bool = False
 ) -> list[Fault]:
     """All faults of a corpus; an empty list is a clean one."""
-    faults, end, bytes_ = [], 0, Ascending(corpus)
+    faults, names, end, bytes_ = list(_registry_faults(corpus.registry, deep)), set[str](), 0, Ascending(corpus)
     for entry in corpus.entries:
+        if entry.record in names:
+            faults.append(Fault(entry.record, entry.header_start, entry.stop, "another record has its name"))
+        names.add(entry.record)
         if entry.header_start < end:
             faults.append(Fault(entry.record, entry.header_start, end, "its addresses were already another record's"))
         end = max(end, entry.stop)
         faults.extend(faults_of(bytes_, entry, deep))
         on_record(entry)
     if deep:
-        faults.extend(_registry_faults(corpus.registry))
         faults.extend(_reservation_faults(corpus))
         faults.extend(_chain_faults(corpus))
     return faults
@@ -118,10 +120,15 @@ def _contradiction(entry: Entry, preamble: headers.Preamble, header: Header) -> 
     return f"header and registry disagree on {', '.join(wrong)}" if wrong else None
 
 
-def _registry_faults(registry: Registry) -> Iterator[Fault]:
-    """Versions of the tables that cannot be read any more."""
+def _registry_faults(registry: Registry, deep: bool) -> Iterator[Fault]:
+    """Versions of the tables, all or the newest, that cannot be read any more."""
     for name in ("records", "reservations", "holdouts"):
-        for version in range(registry.newest(name) + 1):
+        try:
+            newest = registry.newest(name)
+        except CorpusError as error:
+            yield Fault(f"registry/{name}", 0, 0, str(error))
+            continue
+        for version in range(0 if deep else newest, newest + 1):
             try:
                 registry.arrow(name, version)
             except CorpusError as error:
@@ -130,7 +137,10 @@ def _registry_faults(registry: Registry) -> Iterator[Fault]:
 
 def _reservation_faults(corpus: Corpus) -> Iterator[Fault]:
     """Batches that share addresses, and records or shards that no batch was given."""
-    given = corpus.registry.reservations()
+    try:
+        given = corpus.registry.reservations()
+    except CorpusError:
+        return  # told already
     for before, after in pairwise(given):
         if after.start < before.stop:
             yield Fault("registry/reservations", after.start, before.stop, "addresses handed out twice")

@@ -1,9 +1,10 @@
 """A run's state on disk: safetensors and JSON, never pickle; a checkpoint is there whole or not at all.
 
 ``checkpoint-<step>/`` holds network.safetensors, one optimizer file each, and state.json, written last into a folder of
-another name which is then renamed.
+another name which is then renamed. state.json knows the SHA-256 of each file and of itself: a flipped bit is noticed.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
 
 from aunn_model.training import State, named_state
 
@@ -26,22 +28,34 @@ class CheckpointError(RuntimeError):
 
 def save(folder: Path, state: State) -> Path:
     """Writes checkpoint-<step> below ``folder`` and removes all but the newest KEPT."""
+    for left in folder.glob(".checkpoint-*"):  # by one who was killed
+        shutil.rmtree(left)
     building = folder / f".checkpoint-{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    save_file(_plain(state.network.state_dict()), building / "network.safetensors")
-    for name, optimizer in state.optimizers.items():
-        save_file(_plain(named_state(optimizer)), building / f"{name}.safetensors")
-    (building / "state.json").write_text(json.dumps({"step": state.step, "seconds": state.seconds}))
+    tensors = {"network": state.network.state_dict()}
+    tensors |= {name: named_state(optimizer) for name, optimizer in state.optimizers.items()}
+    files = {f"{name}.safetensors": bytes_of(_plain(named)) for name, named in tensors.items()}
+    for name, data in files.items():
+        (building / name).write_bytes(data)
+    said = {"step": state.step, "seconds": state.seconds, "files": {name: _sha256(files[name]) for name in files}}
+    (building / "state.json").write_text(json.dumps(sealed(said)))
     for path in (*building.iterdir(), building):
         _sync(path)
     target = folder / f"checkpoint-{state.step:09d}"
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        _remove(target)
     building.rename(target)
     _sync(folder)
     for old in found(folder)[:-KEPT]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def _remove(checkpoint: Path) -> None:
+    """Under another name first: nobody finds a half one."""
+    gone = checkpoint.with_name(f".{checkpoint.name}")
+    checkpoint.rename(gone)
+    shutil.rmtree(gone)
 
 
 def found(folder: Path) -> list[Path]:
@@ -52,13 +66,40 @@ def found(folder: Path) -> list[Path]:
 def load(path: Path, state: State) -> None:
     """Puts a checkpoint into a state of the same shape. CheckpointError if it is damaged or of another shape."""
     try:
-        said = json.loads((path / "state.json").read_text())
-        state.network.load_state_dict(load_file(path / "network.safetensors"))
+        said = unsealed((path / "state.json").read_text())
+        names = ["network", *state.optimizers]
+        tensors = {name: tensors_of(_checked(path / f"{name}.safetensors", said)) for name in names}
+        state.network.load_state_dict(tensors["network"])
         for name, optimizer in state.optimizers.items():
-            _restore(optimizer, load_file(path / f"{name}.safetensors"))
+            _restore(optimizer, tensors[name])
         state.step, state.seconds = int(said["step"]), float(said["seconds"])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def sealed(said: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of its other keys, in their order."""
+    return {**said, "sha256": _sha256(json.dumps(said).encode())}
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Inverse of ``sealed``. ValueError if the text is not the one that was sealed."""
+    said: dict[str, Any] = dict(json.loads(text))
+    found = said.pop("sha256")
+    if found != sealed(said)["sha256"]:
+        raise ValueError("it is not what was written: its SHA-256 is another")
+    return said
+
+
+def _checked(path: Path, said: dict[str, Any]) -> bytes:
+    data = path.read_bytes()
+    if _sha256(data) != said["files"][path.name]:
+        raise ValueError(f"{path.name} is not what was written: its SHA-256 is another")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import CorpusError, RequestError
+from aunn_data.store import Folder
 from aunn_model import checkpoint
 from aunn_model.network import Network
 from aunn_model.training import Settings, State, begin
@@ -21,13 +21,18 @@ from pipelines.fields import fields_of
 
 @dataclass(frozen=True)
 class Run:
-    """What ``run.json`` says: the corpus and its version, the holdouts left out, the settings."""
+    """What ``run.json`` says: the corpus and its version, the holdouts left out, the settings.
+
+    ``fingerprint`` is that of the version's records ("" in runs of older releases): numbers of versions begin again
+    when a registry is made again.
+    """
 
     corpus: str
     version: int
     address_bits: int
     holdouts: tuple[tuple[str, str, str], ...]
     settings: Settings
+    fingerprint: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -48,14 +53,20 @@ class Run:
 
     def write(self, folder: Path) -> None:
         """Writes ``run.json`` whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        building = folder / f".run.json.{os.getpid()}"
-        building.write_text(json.dumps(checkpoint.sealed(asdict(self)), indent=2) + "\n")
-        building.replace(folder / "run.json")
+        Folder(folder).put("run.json", json.dumps(checkpoint.sealed(asdict(self)), indent=2).encode() + b"\n")
 
     def open_corpus(self, where: str | None = None) -> Corpus:
         """The corpus the run was trained on, at the version it was trained on; ``where`` if it has moved."""
-        corpus = Corpus.open(where or self.corpus, self.version)
+        corpus = Corpus.open(where or self.corpus)
+        if not self.fingerprint or corpus.entries.fingerprint != self.fingerprint:
+            corpus = Corpus.open(corpus.name, self.version)
+        if self.fingerprint not in ("", corpus.entries.fingerprint):
+            raise RequestError(
+                corpus.name,
+                expected=f"the records of version {self.version} that the run was trained on",
+                found="others",
+                remedy="name the right corpus with --corpus",
+            )
         if corpus.address_bits < self.address_bits:  # it may have been widened since: no byte moved
             raise RequestError(
                 corpus.name,

@@ -120,7 +120,9 @@ def _begin_or_resume(corpus: Corpus, folder: Path, settings: Settings, seconds: 
     if seconds is not None:
         planned = steps_within(seconds, runs.fresh(corpus, settings), settings, batches)
         settings = replace(settings, steps=planned)
-    run = Run(_absolute(corpus.name), corpus.version, corpus.address_bits, holdouts, settings)
+    run = Run(
+        _absolute(corpus.name), corpus.version, corpus.address_bits, holdouts, settings, corpus.entries.fingerprint
+    )
     run.write(folder)
     return run
 
@@ -138,7 +140,11 @@ def _same(
     asked = replace(asked, precision=run.settings.precision)
     differing = [name for name in asked.__dict__ if getattr(asked, name) != getattr(run.settings, name)]
     for name, here, there in (
-        ("corpus version", corpus.version, run.version),
+        (
+            "corpus version",
+            corpus.entries.fingerprint if run.fingerprint else corpus.version,
+            run.fingerprint or run.version,
+        ),
         ("holdouts", holdouts, run.holdouts),
     ):
         if here != there:

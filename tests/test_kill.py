@@ -1,0 +1,38 @@
+"""Killed, torn or cut from power at any call: what was committed stays, the same command again finishes the work."""
+
+from functools import cache
+
+import pytest
+
+from pipelines.cli.data import main as data
+from tests.faults import Fault, why_not
+from tests.killing import bench, check_afterwards, check_end, check_point
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+POINTS = {"ingest": 21, "build-corpus": 15, "gc": 10, "train": 3}
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    """kind -> its bench, made when it is first asked for."""
+    return cache(lambda kind: bench(kind, tmp_path_factory.mktemp(kind)))
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind, count in POINTS.items() for seed in range(count)])
+def test_struck_down_at_any_moment_the_same_command_finishes(benches, kind, seed):
+    """The corpus opens clean at a commit, checkpoints are whole, and the command again ends as if never struck."""
+    if kind == "gc" and "gc" not in data.commands:
+        pytest.skip("there is no aunn-data gc yet")
+    check_point(benches(kind), seed, benches(kind).home / "case")
+
+
+def test_a_checkpoint_that_is_being_removed_is_never_half(benches):
+    """Killed while the training removes an old checkpoint: every checkpoint that can be found is whole."""
+    train, case = benches("train"), benches("train").home / "case"
+    removals = [n for n, (kind, path) in enumerate(train.log, 1) if kind == "unlink" and "checkpoint" in path]
+    done = train.strike(case, Fault("kill", removals[1]))
+    assert done.struck
+    check_afterwards(train, case, done)
+    train.again(case)
+    check_end(train, case)
