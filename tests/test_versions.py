@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
+from aunn_data.rebuild import rebuild
 from aunn_data.registry import Holdout
 from aunn_data.store import Folder
 from aunn_data.verify import verify
@@ -277,10 +278,26 @@ def test_a_run_of_the_narrower_corpus_goes_on(corpus, tmp_path):
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
-def test_a_run_of_a_wider_corpus_is_refused(corpus, tmp_path):
-    """A run whose addresses the corpus named with --corpus does not have: exit 2."""
-    other = Corpus.create(tmp_path / "other", 40)
-    append(other, text("a.txt", b"To be"), volume("a.npy", smooth((6, 9, 10))))
-    train_run(other, tmp_path / "run", SMALL)
+def test_a_run_of_a_wider_corpus_is_refused(tmp_path):
+    """A run whose addresses the corpus named with --corpus does not have: exit 2, though the records are the same."""
+    narrow, wide = Corpus.create(tmp_path / "narrow", 38), Corpus.create(tmp_path / "wide", 40)
+    for made in (narrow, wide):
+        append(made, text("a.txt", b"To be"), volume("a.npy", smooth((6, 9, 10))))
+    train_run(wide, tmp_path / "run", SMALL)
     with pytest.raises(RequestError, match="40"):
-        runs.Run.read(tmp_path / "run").open_corpus(corpus.name)
+        runs.Run.read(tmp_path / "run").open_corpus(narrow.name)
+
+
+def test_a_run_finds_its_records_under_another_version(corpus, tmp_path):
+    """After the registry was made again, or gc committed, the same records may have another number: the run goes on."""
+    append(corpus, text("more.txt", b"words"))
+    done = train_run(corpus, tmp_path / "run", SMALL)
+    rebuild(corpus.name)
+    again = runs.Run.read(tmp_path / "run").open_corpus()
+    assert again.version != done.run.version
+    assert list(again.entries) == list(corpus.entries)
+    assert train_run(again, tmp_path / "run", SMALL).resumed_at == SMALL.steps
+    append(again, text("other.txt", b"words"))
+    rebuild(corpus.name)
+    with pytest.raises(RequestError):
+        runs.Run.read(tmp_path / "run").open_corpus()
