@@ -11,6 +11,7 @@ BLOCKS := z=2:10,y=24:44,x=50:70 z=12:20,y=50:70,x=20:40 z=20:28,y=70:90,x=56:76
 POINTS   ?= 1000
 SEED     ?= 0
 EXAMPLES ?= 2000
+BENCH    ?= bench
 
 .PHONY: setup demo test check soak bench lock clean
 
@@ -44,11 +45,12 @@ soak: setup
 
 # Peers live in an environment of their own: one of them needs an older numpy.
 bench: setup .venv-bench/installed
-	$(BIN)/python -m benchmarks.table $(BENCH)
+	$(BIN)/python -m benchmarks.table --work $(BENCH) $(BENCH_FLAGS)
 
 .venv-bench/installed: benchmarks/constraints.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --requirement benchmarks/constraints.txt
+	.venv-bench/bin/pip install --quiet --constraint benchmarks/constraints.txt \
+	  tensorstore litdata mosaicml-streaming webdataset torch==2.13.0 zarr numpy duckdb pyarrow tqdm
 	touch $@
 
 # Takes the versions now in .venv as the pinned ones.

@@ -8,15 +8,14 @@ costs nothing: chunks that nobody writes do not exist. Packed records follow one
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aunn_data.geometry import Geometry, bits_for
 
 SMALLEST_HALF = 1024
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Addresses of one record: where its header and its payload start, and where the record ends."""
 
     header_start: int

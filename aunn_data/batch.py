@@ -27,8 +27,8 @@ Progress = Callable[[int], object]
 Sha256 = str | Future[str]
 """Of a source: known, or on its way while the payload is written."""
 
-_WORKERS = max(2, min(4, os.cpu_count() or 1))
-_HASH_ASIDE = 1 << 20  # bytes from which handing a hash to another thread costs less than doing it here
+_WORKERS = max(3, min(4, os.cpu_count() or 1))  # one more than two cores: one waits for the disk
+_HASH_ASIDE = 1 << 20  # bytes of a payload from which handing its hash to another thread costs less than doing it here
 
 
 def write(
@@ -86,20 +86,25 @@ class _Shards:
         self.store, self.name, self.shard, self.dtype, self.pool = store, name, shard, dtype, pool
         self.keys: list[str] = []
         self.reader: Future[Any] | None = None  # the last of those that still read what was written, first in first out
-        self._number = -1
+        self._start = -shard  # of the shard that is being filled
+        self._marked = 0
         self._pending: list[Future[None]] = []
         self._spare: list[npt.NDArray[Any]] = []
         self._chunk = min(shard, 1 << shards.CHUNK_BITS)
 
     def at(self, address: int, length: int) -> npt.NDArray[Any]:
         """A view of ``length`` places of the shard that holds them all, zero until written."""
-        number, within = divmod(address, self.shard)
-        if number != self._number:
+        within = address - self._start
+        if not 0 <= within < self.shard:
             self._flush()
-            self._number = number
+            self._start = address - address % self.shard
+            within = address - self._start
             self._data = self._spare.pop() if self._spare else np.zeros(self.shard, self.dtype)
             self._written = np.zeros(self.shard // self._chunk, np.bool_)
-        self._written[within // self._chunk : -(-(within + length) // self._chunk)] = True
+            self._marked = 0
+        if within + length > self._marked:  # records come in ascending order: most lie in chunks marked already
+            self._marked = -(-(within + length) // self._chunk) * self._chunk
+            self._written[within // self._chunk : self._marked // self._chunk] = True
         return self._data[within : within + length]
 
     def finish(self) -> None:
@@ -109,15 +114,15 @@ class _Shards:
             future.result()
 
     def _flush(self) -> None:
-        if self._number < 0:
+        if self._start < 0:
             return
         self._pending = [f for f in self._pending if not f.done() or f.result()]
         if len(self._pending) > _WORKERS:  # keeps the memory in bounds
             self._pending.pop(0).result()
-        key = shard_key(self.name, self._number)
+        key = shard_key(self.name, self._start // self.shard)
         self.keys.append(key)
         self._pending.append(self.pool.submit(self._store, key, self._data, self._written, self.reader))
-        self._number = -1
+        self._start = -self.shard
 
     def _store(
         self, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_], reader: Future[Any] | None
@@ -168,20 +173,21 @@ def _write_header(out: _Shards, record: Record, place: Place, source: Sha256, ne
 def _write_payload(
     out: _Shards, record: Record, place: Place, hasher: ThreadPoolExecutor, on_bytes: Progress
 ) -> "hashlib._Hash":
-    geometry, digest = record.header.geometry, hashlib.sha256()
-    aside = geometry.payload_bytes >= _HASH_ASIDE
-    for start, stop in payload.blocks(geometry, out.shard, place.payload_start):
-        if not payload.holds_elements(geometry, start, stop):
-            continue
-        block = out.at(place.payload_start + start, stop - start)
-        payload.encode_into(block, geometry, record.elements, start, record.missing)
-        inside = payload.element_bytes(geometry, block, start)
-        if aside:
+    geometry, start = record.header.geometry, place.payload_start
+    if geometry.extent + start % out.shard <= out.shard and geometry.payload_bytes < _HASH_ASIDE:
+        block = out.at(start, geometry.extent)
+        payload.encode_into(block, geometry, record.elements, 0, record.missing)
+        on_bytes(geometry.payload_bytes)
+        return hashlib.sha256(payload.element_bytes(geometry, block, 0))
+    digest = hashlib.sha256()
+    for first, last in payload.blocks(geometry, out.shard, start):
+        if payload.holds_elements(geometry, first, last):
+            block = out.at(start + first, last - first)
+            payload.encode_into(block, geometry, record.elements, first, record.missing)
+            inside = payload.element_bytes(geometry, block, first)
             out.reader = hasher.submit(digest.update, inside)
             _forget(record.elements)
-        else:
-            digest.update(inside)
-        on_bytes(len(inside))
+            on_bytes(len(inside))
     return digest
 
 
@@ -214,22 +220,22 @@ def _forget(elements: Any) -> None:
 def _entry(record: Record, place: Place, source: Sha256, digest: "hashlib._Hash", missing_bytes: int) -> Entry:
     header, geometry = record.header, record.header.geometry
     return Entry(
-        record=header.record,
-        source=header.source,
-        modality=header.modality,
-        format=header.format,
-        header_start=place.header_start,
-        header_bytes=headers.PREAMBLE_BYTES + len(header.line()),
-        payload_start=place.payload_start,
-        payload_stop=place.payload_start + geometry.extent,
-        stop=place.stop,
-        axes=geometry.axes,
-        shape=geometry.shape,
-        dtype=geometry.dtype,
-        layout=geometry.layout,
-        geometry=geometry,
-        payload_bytes=geometry.payload_bytes,
-        missing_bytes=missing_bytes,
-        sha256=digest.hexdigest(),
-        source_sha256=resolved(source),
+        header.record,
+        header.source,
+        header.modality,
+        header.format,
+        place.header_start,
+        header.size,
+        place.payload_start,
+        place.payload_start + geometry.extent,
+        place.stop,
+        geometry.axes,
+        geometry.shape,
+        geometry.dtype,
+        geometry.layout,
+        geometry,
+        geometry.payload_bytes,
+        missing_bytes,
+        digest.hexdigest(),
+        resolved(source),
     )

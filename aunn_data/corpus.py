@@ -7,6 +7,7 @@ boundaries, so a committed shard is never written again. On disk: docs/corpus-fo
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -244,10 +245,12 @@ class Corpus:
     ) -> list[Entry]:
         """Commits records as one batch and returns their entries; ``on_bytes(n)`` after n more payload bytes.
 
-        Raises InputError if the address space has no room, ConflictError if another writer committed one of the names.
+        Raises InputError if the address space has no room, RequestError if a name is taken, ConflictError if another
+        writer has taken one meanwhile.
         """
         self._check_writable()
-        sizes = [(headers.PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in records]
+        self._check_new([record.header.record for record in records])
+        sizes = [(r.header.size, r.header.geometry) for r in records]
         places: list[Place] = []
 
         def fit(start: int) -> int:
@@ -301,6 +304,17 @@ class Corpus:
     def _rewrite(self, key: str, changes: dict[str, Any]) -> None:
         document = json.loads(self.store.get(key)) | changes
         self.store.put(key, json.dumps(document, indent=2).encode())
+
+    def _check_new(self, names: list[str]) -> None:
+        taken = [name for name in names if name in self.entries]
+        taken = taken or [name for name, count in Counter(names).items() if count > 1]
+        if taken:
+            raise RequestError(
+                taken[0],
+                expected="the name of a new record",
+                found="one that is taken",
+                remedy="committed bytes never change: give it another name",
+            )
 
     def _check_writable(self) -> None:
         if self.format_version != FORMAT_VERSION:

@@ -68,6 +68,14 @@ class Geometry:
                 "geometry", expected=" or ".join(LAYOUTS), found=repr(self.layout), remedy="choose one of these layouts"
             )
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.kind, self.dtype, self.offset, self.place_values, self.missing_value))
+
+    def __hash__(self) -> int:
+        """Kept: records of one geometry are many."""
+        return self._hash
+
     # ---- to and from JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:

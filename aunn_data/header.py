@@ -47,6 +47,11 @@ class Header:
         """The canonical JSON line, newline included; as long for one hash as for another."""
         return self._stem + source_sha256.encode() + b'"}\n'
 
+    @property
+    def size(self) -> int:
+        """Bytes of the whole header."""
+        return PREAMBLE_BYTES + len(self._stem) + len(NO_SHA256) + len(b'"}\n')
+
     @cached_property
     def _stem(self) -> bytes:
         parts = (

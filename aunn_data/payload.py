@@ -36,6 +36,11 @@ def encode(geometry: Geometry, elements: Any, start: int, stop: int, missing: An
 
 def encode_into(block: Bytes, geometry: Geometry, elements: Any, start: int, missing: Any = None) -> bool:
     """Writes the bytes of a block, which holds zeros, into it; False if no element lies in it."""
+    if geometry.is_bytes and len(block) == geometry.extent and geometry.layout != "morton":  # the same, much faster
+        whole = slices(geometry.whole)
+        stored = np.asarray(elements[whole], geometry.numpy_dtype)
+        block.reshape(geometry.pitches)[whole] = stored.view(np.uint8)  # a bool may be any byte but 0
+        return True
 
     def planes_of(region: Region) -> Bytes:
         cut = slices(region)
@@ -70,6 +75,8 @@ def element_bytes(geometry: Geometry, block: Bytes, start: int) -> memoryview:
     """The bytes of a block that hold elements, in ascending order of address, padding left out (for hashing)."""
     if geometry.layout == "packed":
         return block.data
+    if geometry.is_bytes and len(block) == geometry.extent and geometry.layout == "padded":
+        return np.ascontiguousarray(block.reshape(geometry.pitches)[slices(geometry.whole)]).reshape(-1).data
     planes, region = _box(geometry, start, start + len(block))
     if any(low >= high for low, high in region):
         return memoryview(b"")

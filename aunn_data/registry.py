@@ -18,8 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +80,7 @@ _ATTEMPTS = 100
 _LONGEST_WAIT = 0.25  # seconds between two attempts of one commit
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A row of ``records``: one committed record. Addresses are int64; ``sha256`` is of the element-bearing bytes of
     the payload in ascending order of address (for text: of the file), ``source_sha256`` of the source file."""
 
@@ -107,7 +105,7 @@ class Entry:
 
     def row(self) -> dict[str, Any]:
         """The row as it stands in the table."""
-        return {**self.__dict__, "geometry": _geometry_text(self.geometry)}
+        return {**self._asdict(), "geometry": _geometry_text(self.geometry)}
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> "Entry":
@@ -230,8 +228,8 @@ class Entries:
         """(B,) the number of the record whose header, payload or padding holds each address; -1 for a gap."""
         if not len(self):
             return np.full(len(addresses_B), -1, np.int64)
-        order_B = np.argsort(addresses_B)  # a search from left to right stays in the cache
-        sorted_B, out_B = addresses_B[order_B], np.empty(len(addresses_B), np.int64)
+        sorted_B, order_B = _sorted(addresses_B)  # a search from left to right stays in the cache
+        out_B = np.empty(len(addresses_B), np.int64)
         number_B = np.searchsorted(self._starts, sorted_B, side="right") - 1
         out_B[order_B] = np.where((number_B >= 0) & (sorted_B < self._stops[number_B]), number_B, -1)
         return out_B
@@ -561,9 +559,19 @@ class Registry:
         )
 
 
+def _sorted(addresses_B: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(B,) addresses ascending, and where each was. Sorting both in one integer takes half as long as an argsort."""
+    bits = len(addresses_B).bit_length()
+    if len(addresses_B) and addresses_B.min() >= 0 and int(addresses_B.max()).bit_length() + bits < 64:
+        packed_B = addresses_B << bits | np.arange(len(addresses_B))
+        packed_B.sort()
+        return packed_B >> bits, packed_B & ((1 << bits) - 1)
+    order_B = np.argsort(addresses_B)
+    return addresses_B[order_B], order_B
+
+
 def _rows_of(entries: Sequence[Entry]) -> pa.Table:
-    names = SCHEMAS["records"].names
-    columns = dict(zip(names, zip(*map(attrgetter(*names), entries), strict=True), strict=True))
+    columns: dict[str, Any] = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
     columns["geometry"] = [_geometry_text(geometry) for geometry in columns["geometry"]]
     return pa.Table.from_pydict(columns, schema=SCHEMAS["records"])
 

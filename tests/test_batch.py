@@ -1,0 +1,189 @@
+"""A batch on its way into shards: hashes, whatever goes wrong on the way, and how much of it is in memory."""
+
+import hashlib
+import threading
+import time
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from aunn_data import batch, verify
+from aunn_data.corpus import Corpus
+from aunn_data.errors import InputError, StoreError
+from tests.corpora import append, smooth, text, volume
+
+SHA256 = "5" * 64
+WRONG = InputError("a.txt", expected="a readable file", found="none", remedy="check the disk")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """One with shards of 256 bytes and one record."""
+    corpus = Corpus.create(tmp_path / "corpus", address_bits=20)
+    append(corpus, text("first.txt", b"abc"))
+    return corpus
+
+
+class Elements:
+    """An array that calls ``on_read(n)`` before its n-th part is read."""
+
+    def __init__(self, array, on_read):
+        self.array, self.on_read, self.reads = array, on_read, 0
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, part):
+        self.reads += 1
+        self.on_read(self.reads)
+        return self.array[part]
+
+
+def big(name="big.npy", on_read=lambda n: None):
+    """A record over 32 shards, each of which is one read."""
+    record = volume(name, smooth((8, 16, 32)))
+    object.__setattr__(record, "elements", Elements(np.asarray(record.elements), on_read))
+    return record
+
+
+def unchanged(corpus, shards):
+    """Nothing was committed and no shard is there that was not before."""
+    opened = Corpus.open(corpus.path)
+    assert [entry.record for entry in opened.entries] == ["first.txt"]
+    assert [opened.shard_numbers(name) for name in ("bytes", "missing")] == shards
+    assert verify.verify(opened, deep=True) == []
+
+
+def shards_of(corpus):
+    return [corpus.shard_numbers(name) for name in ("bytes", "missing")]
+
+
+@pytest.mark.parametrize("make", [big, lambda: text("b.txt", b"words " * 99)], ids=["padded", "packed"])
+def test_the_hash_of_a_source_may_come_late(corpus, make):
+    """A Future that is done only once the payload is under way: header and row have its hash."""
+    with ThreadPoolExecutor(1) as pool:
+        [entry] = corpus.append([make()], [pool.submit(lambda: time.sleep(0.2) or SHA256)])
+    assert entry.source_sha256 == corpus.header(entry).source_sha256 == SHA256
+    assert verify.verify(Corpus.open(corpus.path), deep=True) == []
+
+
+def test_a_header_with_shards_to_itself_waits_for_the_hash_and_the_payload_does_not(corpus):
+    """A hash that is there only once the last part of a big record was read keeps nobody waiting for ever."""
+    source = Future()
+
+    def on_read(n):
+        if n == 32:
+            source.set_result(SHA256)
+
+    [entry] = corpus.append([big(on_read=on_read)], [source])
+    assert corpus.header(entry).source_sha256 == SHA256
+
+
+def read_fails(corpus, monkeypatch):
+    def on_read(n):
+        if n == 20:
+            raise WRONG
+
+    return [big(on_read=on_read)], [SHA256]
+
+
+def source_fails(corpus, monkeypatch):
+    source = Future()
+    source.set_exception(WRONG)
+    return [volume("marked.npy", smooth((3, 5)), missing=smooth((3, 5)) > 500), big()], [SHA256, source]
+
+
+def disk_fails(corpus, monkeypatch):
+    put, lock, count = corpus.store.put, threading.Lock(), [0]
+
+    def failing(key, data, new=False):
+        with lock:
+            count[0] += "/c/" in key
+        if count[0] == 9:
+            raise StoreError(key, expected="room", found="none", remedy="make some")
+        return put(key, data, new)
+
+    monkeypatch.setattr(corpus.store, "put", failing)
+    return [volume("marked.npy", smooth((3, 5)), missing=smooth((3, 5)) > 500), big()], [SHA256, SHA256]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(read_fails, InputError), (source_fails, InputError), (disk_fails, StoreError)]
+)
+def test_a_batch_that_fails_leaves_nothing_behind(corpus, monkeypatch, fault, error):
+    """Elements, a source's hash or the disk: the error comes through, no shard stays, the same batch then goes in."""
+    before = shards_of(corpus)
+    records, sources = fault(corpus, monkeypatch)
+    with pytest.raises(error):
+        corpus.append(records, sources)
+    monkeypatch.undo()
+    unchanged(corpus, before)
+    append(corpus, *(volume(r.header.record, smooth(r.header.geometry.shape)) for r in records))
+    assert verify.verify(Corpus.open(corpus.path), deep=True) == []
+
+
+def test_an_interrupt_leaves_nothing_behind(corpus):
+    """Ctrl-C while a batch goes in takes its shards away too, those that are being written included."""
+    before = shards_of(corpus)
+
+    def interrupt(count):
+        if shards_of(corpus) != before:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        corpus.append([big(), big("other.npy")], [SHA256, SHA256], interrupt)
+    unchanged(corpus, before)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed", "morton"])
+@pytest.mark.parametrize("aside", [1, 1 << 30])
+def test_hashes_are_those_of_the_whole_whoever_makes_them(corpus, monkeypatch, layout, aside):
+    """Payloads over many shards, hashed block by block in another thread or in this one: as hashlib has it at once."""
+    monkeypatch.setattr(batch, "_HASH_ASIDE", aside)
+    scans = {f"{n}.npy": smooth((8, 16, 31 + n), seed=n) for n in range(3)}
+    words = np.random.default_rng(0).bytes(5000)
+    entries = append(corpus, *(volume(name, scan, layout) for name, scan in scans.items()), text("w.txt", words))
+    for entry in entries:
+        inside = corpus.gather(entry.spans(entry.geometry.whole)).tobytes()
+        assert entry.sha256 == hashlib.sha256(inside).hexdigest()
+    assert entries[-1].sha256 == hashlib.sha256(words).hexdigest()
+
+
+class SlowHash:
+    """hashlib.sha256, far slower than the disk."""
+
+    def __init__(self):
+        self.digest = hashlib.new("sha256")
+
+    def update(self, data):
+        time.sleep(0.005)
+        self.digest.update(data)
+
+    def hexdigest(self):
+        return self.digest.hexdigest()
+
+
+@pytest.mark.parametrize("slow", ["disk", "hash"])
+def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow):
+    """However slow the disk or the hash, no more shards live than there are writers, and two."""
+    at, put, alive, most = batch._Shards.at, batch._put, {}, [0]
+
+    def counting(self, address, length):
+        block = at(self, address, length)
+        alive[id(self._data)] = weakref.ref(self._data)
+        most[0] = max(most[0], sum(ref() is not None for ref in alive.values()))
+        return block
+
+    def slowly(*args):
+        time.sleep(0.01 if slow == "disk" else 0)
+        return put(*args)
+
+    monkeypatch.setattr(batch._Shards, "at", counting)
+    monkeypatch.setattr(batch, "_put", slowly)
+    monkeypatch.setattr(batch, "_HASH_ASIDE", 1)
+    if slow == "hash":
+        monkeypatch.setattr(batch, "hashlib", SimpleNamespace(sha256=SlowHash))
+    records = [volume(f"{n}.npy", smooth((8, 16, 32), seed=n)) for n in range(3)]
+    corpus.append(records, [SHA256] * len(records))
+    assert most[0] <= batch._WORKERS + 2
