@@ -18,9 +18,9 @@ import numpy.typing as npt
 from aunn_data import header as headers
 from aunn_data import payload, shards
 from aunn_data.allocation import Place
+from aunn_data.entries import Entry
 from aunn_data.errors import StoreError
 from aunn_data.record import Record
-from aunn_data.registry import Entry
 from aunn_data.store import Store
 
 Progress = Callable[[int], object]

@@ -25,11 +25,12 @@ from aunn_data import batch, payload, shards, spans
 from aunn_data import header as headers
 from aunn_data.allocation import Place, aligned, place
 from aunn_data.batch import Progress, Sha256, shard_key
+from aunn_data.entries import Entries, Entry
 from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
 from aunn_data.header import Header
 from aunn_data.record import Record
-from aunn_data.registry import Entries, Entry, Holdout, Registry
+from aunn_data.registry import Holdout, Registry
 from aunn_data.spans import Spans
 from aunn_data.store import TEMPORARY, Folder, Store, refused, store_at
 

@@ -17,115 +17,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from aunn_data.entries import Entries, Entry, rows_of
 from aunn_data.errors import AunnError, ConflictError, CorpusError, RequestError, StoreError
-from aunn_data.geometry import Geometry, Region
+from aunn_data.geometry import Region
+from aunn_data.schemas import REPEATED, SCHEMAS, in_memory
 from aunn_data.store import Store
 
-_ADDRESS = pa.field("", pa.int64(), nullable=False)
-_TEXT = pa.field("", pa.string(), nullable=False)
-
-
-def _schema(**columns: pa.Field | pa.DataType) -> pa.Schema:
-    return pa.schema(
-        [c.with_name(n) if isinstance(c, pa.Field) else pa.field(n, c, nullable=False) for n, c in columns.items()]
-    )
-
-
-_INDICES = pa.list_(pa.field("element", pa.int64(), nullable=False))
-
-SCHEMAS = {
-    "records": _schema(
-        record=_TEXT,
-        source=_TEXT,
-        modality=_TEXT,
-        format=_TEXT,
-        header_start=_ADDRESS,
-        header_bytes=_ADDRESS,
-        payload_start=_ADDRESS,
-        payload_stop=_ADDRESS,
-        stop=_ADDRESS,
-        axes=pa.list_(pa.field("element", pa.string(), nullable=False)),
-        shape=_INDICES,
-        dtype=_TEXT,
-        layout=_TEXT,
-        geometry=_TEXT,
-        payload_bytes=_ADDRESS,
-        missing_bytes=_ADDRESS,
-        sha256=_TEXT,
-        source_sha256=_TEXT,
-    ),
-    "reservations": _schema(batch=_TEXT, start=_ADDRESS, stop=_ADDRESS, created=pa.timestamp("us", tz="UTC")),
-    "holdouts": _schema(holdout=_TEXT, record=_TEXT, region=_TEXT, starts=_INDICES, stops=_INDICES),
-}
-
-
-# Columns that say the same in many rows: kept as Arrow dictionaries in memory.
-_REPEATED = ("source", "modality", "format", "dtype", "layout", "geometry", "source_sha256")
-
-_CONFIGURATION = {
-    "delta.enableExpiredLogCleanup": "false"
-}  # who writes to the table with other tools keeps versions too
+# Who writes to the tables with other tools keeps their versions too.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
 _ATTEMPTS = 100
 _LONGEST_WAIT = 0.25  # seconds between two attempts of one commit
-
-
-class Entry(NamedTuple):
-    """A row of ``records``: one committed record. Addresses are int64; ``sha256`` is of the element-bearing bytes of
-    the payload in ascending order of address (for text: of the file), ``source_sha256`` of the source file."""
-
-    record: str
-    source: str
-    modality: str
-    format: str
-    header_start: int
-    header_bytes: int
-    payload_start: int
-    payload_stop: int
-    stop: int
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    layout: str
-    geometry: Geometry
-    payload_bytes: int
-    missing_bytes: int
-    sha256: str
-    source_sha256: str
-
-    def row(self) -> dict[str, Any]:
-        """The row as it stands in the table."""
-        return {**self._asdict(), "geometry": _geometry_text(self.geometry)}
-
-    @classmethod
-    def of_row(cls, row: dict[str, Any]) -> "Entry":
-        """Inverse of ``row``."""
-        geometry = _geometry_of(row["geometry"])
-        return cls(**{**row, "axes": tuple(row["axes"]), "shape": tuple(row["shape"]), "geometry": geometry})
-
-    def spans(self, region: Region) -> npt.NDArray[np.int64]:
-        """(S, 2) absolute addresses of a region's bytes."""
-        return self.geometry.spans(region) + self.payload_start
-
-
-@lru_cache(maxsize=4096)
-def _geometry_of(text: str) -> Geometry:
-    return Geometry.from_json(json.loads(text))
-
-
-@lru_cache(maxsize=4096)
-def _geometry_text(geometry: Geometry) -> str:
-    return json.dumps(geometry.to_json(), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -145,105 +54,6 @@ class Reservation:
     start: int
     stop: int
     created: datetime
-
-
-class Entries:
-    """The committed records of one version, by name, by number and by address; kept as Arrow columns until asked.
-
-    Numbers go by address: record 0 has the lowest header.
-    """
-
-    def __init__(self, table: pa.Table):
-        starts = table["header_start"].to_numpy()
-        if (starts[1:] < starts[:-1]).any():
-            table = table.unify_dictionaries().take(pa.array(np.argsort(starts)))
-        self.table = table
-
-    @classmethod
-    def none(cls) -> "Entries":
-        """No records."""
-        return cls(SCHEMAS["records"].empty_table())
-
-    def plus(self, rows: pa.Table) -> "Entries":
-        """These and more records. The index by name, dear to make, goes over to the new object."""
-        more = Entries(pa.concat_tables([self.table, rows]))
-        names = self.__dict__.pop("_numbers", None)
-        if names is not None and more.table.num_rows and (rows["header_start"].to_numpy() >= self._end).all():
-            first = len(self)
-            names.update((name, first + k) for k, name in enumerate(more.table["record"][first:].to_pylist()))
-            more.__dict__["_numbers"] = names
-        return more
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def __getitem__(self, number: int) -> Entry:
-        return Entry.of_row(self.table.slice(number, 1).to_pylist()[0])
-
-    def __iter__(self) -> Iterator[Entry]:
-        for batch in self.table.to_batches(max_chunksize=1024):
-            yield from map(Entry.of_row, batch.to_pylist())
-
-    def __contains__(self, record: str) -> bool:
-        return record in self._numbers
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.table["record"].to_pylist())}
-
-    @cached_property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self.table["header_start"].to_numpy(), np.int64)
-
-    @cached_property
-    def _stops(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self.table["stop"].to_numpy(), np.int64)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over what these records are and where, whatever number their version has."""
-        digest = hashlib.sha256(self._starts.tobytes())
-        for column in ("record", "sha256", "geometry"):
-            digest.update("\n".join(self.table[column].to_pylist()).encode())
-        return digest.hexdigest()
-
-    @property
-    def _end(self) -> int:
-        """Where the last record ends."""
-        return int(self.table["stop"][-1].as_py()) if len(self) else 0
-
-    def named(self, record: str) -> Entry:
-        """The record of this name; RequestError if there is none."""
-        if record not in self._numbers:
-            near = [name for name in self._numbers if record in name or name in record][:3]
-            raise RequestError(
-                record,
-                expected="the name of a record in the corpus",
-                found="none of that name" + (f", but {', '.join(near)}" if near else ""),
-                remedy="`aunn-data ls` lists them",
-            )
-        return self[self._numbers[record]]
-
-    def numbers_at(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(B,) the number of the record whose header, payload or padding holds each address; -1 for a gap."""
-        if not len(self):
-            return np.full(len(addresses_B), -1, np.int64)
-        sorted_B, order_B = _sorted(addresses_B)  # a search from left to right stays in the cache
-        out_B = np.empty(len(addresses_B), np.int64)
-        number_B = np.searchsorted(self._starts, sorted_B, side="right") - 1
-        out_B[order_B] = np.where((number_B >= 0) & (sorted_B < self._stops[number_B]), number_B, -1)
-        return out_B
-
-    def at(self, address: int) -> Entry | None:
-        """The record whose addresses (header, payload or the padding within) hold this one."""
-        number = int(self.numbers_at(np.array([address], np.int64))[0])
-        return None if number < 0 else self[number]
-
-    def within(self, start: int, stop: int) -> Iterator[Entry]:
-        """The records that have an address in ``start:stop``."""
-        first = int(np.searchsorted(self._stops, start, side="right"))
-        last = int(np.searchsorted(self._starts, stop, side="left"))
-        return (self[number] for number in range(first, last))
 
 
 class Registry:
@@ -364,7 +174,7 @@ class Registry:
                         found="it committed by another writer meanwhile",
                         remedy="run the same command again",
                     )
-            return _rows_of(entries)
+            return rows_of(entries)
 
         return self._append("records", rows)
 
@@ -461,7 +271,7 @@ class Registry:
         file = f"{hashlib.sha256(data).hexdigest()}.parquet"
         key = f"{self.key}/{name}/{file}"
         self.store.put(key, data)
-        self._parts[key] = rows.cast(_in_memory(name))
+        self._parts[key] = rows.cast(in_memory(name))
         stats = json.dumps({"numRecords": rows.num_rows})
         add = {"path": file, "partitionValues": {}, "size": len(data), "modificationTime": _now()}
         return key, {"add": {**add, "dataChange": True, "stats": stats}}
@@ -530,9 +340,9 @@ class Registry:
         return self._parts[key]
 
     def _parsed(self, name: str, file: str, data: bytes) -> pa.Table:
-        schema = _in_memory(name)
+        schema = in_memory(name)
         try:
-            rows = pq.read_table(pa.BufferReader(data), read_dictionary=list(_REPEATED))
+            rows = pq.read_table(pa.BufferReader(data), read_dictionary=list(REPEATED))
             return rows.select(schema.names).cast(schema)
         except (pa.ArrowException, KeyError, OSError) as error:
             raise self._damaged(name, f"rows of {name} in {file}", f"{type(error).__name__}: {error}") from error
@@ -557,30 +367,6 @@ class Registry:
             found=found,
             remedy="restore the registry from a copy, or make it again with `aunn-data verify --rebuild-registry`",
         )
-
-
-def _sorted(addresses_B: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(B,) addresses ascending, and where each was. Sorting both in one integer takes half as long as an argsort."""
-    bits = len(addresses_B).bit_length()
-    if len(addresses_B) and addresses_B.min() >= 0 and int(addresses_B.max()).bit_length() + bits < 64:
-        packed_B = addresses_B << bits | np.arange(len(addresses_B))
-        packed_B.sort()
-        return packed_B >> bits, packed_B & ((1 << bits) - 1)
-    order_B = np.argsort(addresses_B)
-    return addresses_B[order_B], order_B
-
-
-def _rows_of(entries: Sequence[Entry]) -> pa.Table:
-    columns: dict[str, Any] = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
-    columns["geometry"] = [_geometry_text(geometry) for geometry in columns["geometry"]]
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["records"])
-
-
-def _in_memory(name: str) -> pa.Schema:
-    """A table's schema with Arrow dictionaries for the columns that repeat themselves."""
-    dictionary = pa.dictionary(pa.int32(), pa.string())
-    repeated = name == "records"
-    return pa.schema([f.with_type(dictionary) if repeated and f.name in _REPEATED else f for f in SCHEMAS[name]])
 
 
 def _revocation(batch: str) -> str:

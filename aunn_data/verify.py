@@ -15,10 +15,11 @@ from aunn_data import header as headers
 from aunn_data import payload
 from aunn_data.chain import chain
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import CorpusError
 from aunn_data.header import Header
 from aunn_data.reading import Ascending
-from aunn_data.registry import Entry, Registry
+from aunn_data.registry import Registry
 
 
 @dataclass(frozen=True)

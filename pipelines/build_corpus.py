@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import CorpusError, RequestError
 from aunn_data.geometry import LAYOUTS, Region
-from aunn_data.registry import Entry, Holdout
+from aunn_data.registry import Holdout
 from aunn_data.verify import verify
 from pipelines.card import write_card
 from pipelines.config import check_keys, read_toml

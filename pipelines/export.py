@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import AunnError, InputError
-from aunn_data.registry import Entry
 from pipelines import formats
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.geometry import Geometry
-from aunn_data.registry import Entry
 from aunn_model.embedding import Fields
 
 Axes = tuple[tuple[int, ...], ...]  # for each axis the address bits of its index, lowest first

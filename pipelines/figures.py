@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aunn_data import digits
+from aunn_data.entries import Entry
 from aunn_data.record import Record
-from aunn_data.registry import Entry
 from aunn_model.evaluation import byte_accuracy, normalised_mse, peak_of, psnr_db
 from aunn_model.reconstruction import Prediction
 from pipelines import fills

@@ -11,10 +11,10 @@ from typing import Literal
 
 from aunn_data.batch import Sha256, resolved
 from aunn_data.corpus import ADDRESS_BITS, Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
 from aunn_data.geometry import Layout
 from aunn_data.record import Record
-from aunn_data.registry import Entry
 from aunn_data.store import store_at
 from pipelines import formats
 from pipelines.chess import pgn

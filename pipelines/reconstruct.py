@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from aunn_data import digits
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import RequestError
 from aunn_data.geometry import Geometry, slices
 from aunn_data.record import Record
-from aunn_data.registry import Entry
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
 from pipelines import formats

@@ -11,9 +11,10 @@ from aunn_data import batch
 from aunn_data.allocation import aligned, place
 from aunn_data.collect import collect
 from aunn_data.corpus import Corpus
+from aunn_data.entries import rows_of
 from aunn_data.errors import ConflictError
 from aunn_data.header import PREAMBLE_BYTES
-from aunn_data.registry import Registry, _rows_of
+from aunn_data.registry import Registry
 from aunn_data.store import Folder
 from aunn_data.verify import verify
 from pipelines import ingest as flow
@@ -53,7 +54,7 @@ class Writer:
 
     def put_rows(self):
         """What a commit does first: the rows, which no version lists yet."""
-        self.corpus.registry._put("records", _rows_of(self.entries))
+        self.corpus.registry._put("records", rows_of(self.entries))
 
     def commit(self):
         self.corpus.registry.commit(self.entries, self.corpus.version, self.given.batch)

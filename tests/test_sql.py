@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
-from aunn_data.registry import SCHEMAS, Holdout
+from aunn_data.registry import Holdout
+from aunn_data.schemas import SCHEMAS
 from pipelines.cli.data import main as data
 from pipelines.sql import query
 from tests.corpora import append, smooth, text, volume

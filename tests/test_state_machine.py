@@ -26,9 +26,10 @@ from aunn_data import payload, spans, verify
 from aunn_data.allocation import aligned
 from aunn_data.collect import collect
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError, RequestError
 from aunn_data.record import Record
-from aunn_data.registry import Entry, Holdout
+from aunn_data.registry import Holdout
 from pipelines import formats
 from pipelines.export import export
 from pipelines.ingest import ingest

@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
 from aunn_data.geometry import LAYOUTS, Layout
-from aunn_data.registry import Entry
 from pipelines import ingest as flow
 from pipelines.cli.common import bar, corpus_option, output_options, print_json, size
 

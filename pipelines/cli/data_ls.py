@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from aunn_data.corpus import Corpus
-from aunn_data.registry import Entry
+from aunn_data.entries import Entry
 from pipelines.cli.common import corpus_option, output_options, print_json, table
 
 

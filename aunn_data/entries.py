@@ -1,0 +1,183 @@
+"""The committed records of a version: rows of the table ``records``, by name, by number and by address.
+
+Legend: B addresses.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aunn_data.errors import RequestError
+from aunn_data.geometry import Geometry, Region
+from aunn_data.schemas import SCHEMAS
+
+
+class Entry(NamedTuple):
+    """A row of ``records``: one committed record. Addresses are int64; ``sha256`` is of the element-bearing bytes of
+    the payload in ascending order of address (for text: of the file), ``source_sha256`` of the source file."""
+
+    record: str
+    source: str
+    modality: str
+    format: str
+    header_start: int
+    header_bytes: int
+    payload_start: int
+    payload_stop: int
+    stop: int
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str
+    geometry: Geometry
+    payload_bytes: int
+    missing_bytes: int
+    sha256: str
+    source_sha256: str
+
+    def row(self) -> dict[str, Any]:
+        """The row as it stands in the table."""
+        return {**self._asdict(), "geometry": _geometry_text(self.geometry)}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> "Entry":
+        """Inverse of ``row``."""
+        geometry = _geometry_of(row["geometry"])
+        return cls(**{**row, "axes": tuple(row["axes"]), "shape": tuple(row["shape"]), "geometry": geometry})
+
+    def spans(self, region: Region) -> npt.NDArray[np.int64]:
+        """(S, 2) absolute addresses of a region's bytes."""
+        return self.geometry.spans(region) + self.payload_start
+
+
+@lru_cache(maxsize=4096)
+def _geometry_of(text: str) -> Geometry:
+    return Geometry.from_json(json.loads(text))
+
+
+@lru_cache(maxsize=4096)
+def _geometry_text(geometry: Geometry) -> str:
+    return json.dumps(geometry.to_json(), sort_keys=True)
+
+
+class Entries:
+    """The committed records of one version, by name, by number and by address; kept as Arrow columns until asked.
+
+    Numbers go by address: record 0 has the lowest header.
+    """
+
+    def __init__(self, table: pa.Table):
+        starts = table["header_start"].to_numpy()
+        if (starts[1:] < starts[:-1]).any():
+            table = table.unify_dictionaries().take(pa.array(np.argsort(starts)))
+        self.table = table
+
+    @classmethod
+    def none(cls) -> "Entries":
+        """No records."""
+        return cls(SCHEMAS["records"].empty_table())
+
+    def plus(self, rows: pa.Table) -> "Entries":
+        """These and more records. The index by name, dear to make, goes over to the new object."""
+        more = Entries(pa.concat_tables([self.table, rows]))
+        names = self.__dict__.pop("_numbers", None)
+        if names is not None and more.table.num_rows and (rows["header_start"].to_numpy() >= self._end).all():
+            first = len(self)
+            names.update((name, first + k) for k, name in enumerate(more.table["record"][first:].to_pylist()))
+            more.__dict__["_numbers"] = names
+        return more
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, number: int) -> Entry:
+        return Entry.of_row(self.table.slice(number, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Entry]:
+        for batch in self.table.to_batches(max_chunksize=1024):
+            yield from map(Entry.of_row, batch.to_pylist())
+
+    def __contains__(self, record: str) -> bool:
+        return record in self._numbers
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.table["record"].to_pylist())}
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.table["header_start"].to_numpy(), np.int64)
+
+    @cached_property
+    def _stops(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.table["stop"].to_numpy(), np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over what these records are and where, whatever number their version has."""
+        digest = hashlib.sha256(self._starts.tobytes())
+        for column in ("record", "sha256", "geometry"):
+            digest.update("\n".join(self.table[column].to_pylist()).encode())
+        return digest.hexdigest()
+
+    @property
+    def _end(self) -> int:
+        """Where the last record ends."""
+        return int(self.table["stop"][-1].as_py()) if len(self) else 0
+
+    def named(self, record: str) -> Entry:
+        """The record of this name; RequestError if there is none."""
+        if record not in self._numbers:
+            near = [name for name in self._numbers if record in name or name in record][:3]
+            raise RequestError(
+                record,
+                expected="the name of a record in the corpus",
+                found="none of that name" + (f", but {', '.join(near)}" if near else ""),
+                remedy="`aunn-data ls` lists them",
+            )
+        return self[self._numbers[record]]
+
+    def numbers_at(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(B,) the number of the record whose header, payload or padding holds each address; -1 for a gap."""
+        if not len(self):
+            return np.full(len(addresses_B), -1, np.int64)
+        sorted_B, order_B = _sorted(addresses_B)  # a search from left to right stays in the cache
+        out_B = np.empty(len(addresses_B), np.int64)
+        number_B = np.searchsorted(self._starts, sorted_B, side="right") - 1
+        out_B[order_B] = np.where((number_B >= 0) & (sorted_B < self._stops[number_B]), number_B, -1)
+        return out_B
+
+    def at(self, address: int) -> Entry | None:
+        """The record whose addresses (header, payload or the padding within) hold this one."""
+        number = int(self.numbers_at(np.array([address], np.int64))[0])
+        return None if number < 0 else self[number]
+
+    def within(self, start: int, stop: int) -> Iterator[Entry]:
+        """The records that have an address in ``start:stop``."""
+        first = int(np.searchsorted(self._stops, start, side="right"))
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        return (self[number] for number in range(first, last))
+
+
+def rows_of(entries: Sequence[Entry]) -> pa.Table:
+    """The rows as they stand in the table."""
+    columns: dict[str, Any] = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
+    columns["geometry"] = [_geometry_text(geometry) for geometry in columns["geometry"]]
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["records"])
+
+
+def _sorted(addresses_B: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(B,) addresses ascending, and where each was. Sorting both in one integer takes half as long as an argsort."""
+    bits = len(addresses_B).bit_length()
+    if len(addresses_B) and addresses_B.min() >= 0 and int(addresses_B.max()).bit_length() + bits < 64:
+        packed_B = addresses_B << bits | np.arange(len(addresses_B))
+        packed_B.sort()
+        return packed_B >> bits, packed_B & ((1 << bits) - 1)
+    order_B = np.argsort(addresses_B)
+    return addresses_B[order_B], order_B
