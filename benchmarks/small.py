@@ -13,8 +13,9 @@ from aunn_data.header import Header
 from aunn_data.record import Record
 from benchmarks.data import made, small
 from benchmarks.measure import PEERS, Figures, Row, answer, child, compare, stored, timed
+from pipelines.ingest import BATCH_RECORDS
 
-BATCH = 4096  # as many records as ``pipelines.ingest`` commits at once
+BATCH = BATCH_RECORDS  # as ``aunn-data ingest`` commits them
 DIGIT = Geometry("|u1", ("y", "x"), (28, 28))
 
 
