@@ -307,8 +307,7 @@ class Corpus:
         self.store.put(key, json.dumps(document, indent=2).encode())
 
     def _check_new(self, names: list[str]) -> None:
-        taken = [name for name in names if name in self.entries]
-        taken = taken or [name for name, count in Counter(names).items() if count > 1]
+        taken = self.entries.taken(names) or [name for name, count in Counter(names).items() if count > 1]
         if taken:
             raise RequestError(
                 taken[0],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aunn_data.errors import RequestError
 from aunn_data.geometry import Geometry, Region
@@ -105,6 +106,13 @@ class Entries:
 
     def __contains__(self, record: str) -> bool:
         return record in self._numbers
+
+    def taken(self, names: Sequence[str]) -> list[str]:
+        """Those of some names that records have."""
+        if "_numbers" in self.__dict__:
+            return [name for name in names if name in self._numbers]
+        mine = self.table["record"]  # the index by name takes longer to make than one look through all names
+        return list(mine.filter(pc.is_in(mine, value_set=pa.array(names, pa.string()))).to_pylist())
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
