@@ -1,6 +1,5 @@
 """Geometry, digits and payload: element <-> offset <-> bytes, for every layout and dtype."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
