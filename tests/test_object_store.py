@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from aunn_data.corpus import Corpus
 from aunn_data.verify import verify
 from pipelines.cli.data import main as data
 from pipelines.cli.model import main as model
 from tests import s3
+from tests.commands import run, run_json
 from tests.corpora import smooth
 
 INGEST = ("ingest", "--address-bits", 30)
@@ -34,19 +34,6 @@ def things(tmp_path, monkeypatch):
     holes[2, 3] = np.nan
     np.save(folder / "holes.npy", holes)
     return folder
-
-
-def run(group, *args):
-    """(exit code, stdout, stderr) of a command."""
-    done = CliRunner().invoke(group, list(map(str, args)))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
-
-
-def run_json(group, *args):
-    code, out, err = run(group, *args, "--json")
-    assert code == 0, err
-    return json.loads(out)
 
 
 # ---- every verb ------------------------------------------------------------------------------------------------------

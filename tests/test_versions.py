@@ -6,7 +6,6 @@ import signal
 import threading
 
 import pytest
-from click.testing import CliRunner
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
@@ -20,23 +19,11 @@ from pipelines import runs
 from pipelines.cli.data import main as data
 from pipelines.cli.model import main as model
 from pipelines.train import train_run
+from tests.commands import run, run_json
 from tests.corpora import append, smooth, text, volume
 
 SMALL = Settings(width=16, pairs=1, batch=64, steps=6, warmup=2, precision="float32")
 TOML = 'width = 16\npairs = 1\nbatch = 64\nprecision = "float32"\n'
-
-
-def run(group, *args):
-    """(exit code, stdout, stderr) of a command."""
-    done = CliRunner().invoke(group, list(map(str, args)))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
-
-
-def run_json(group, *args):
-    code, out, err = run(group, *args, "--json")
-    assert code == 0, err
-    return json.loads(out)
 
 
 @pytest.fixture
