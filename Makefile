@@ -19,7 +19,7 @@ setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[chess,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[chess,heif,scale,dev]'
 	touch $@
 
 # What a first user would type. SECONDS of training are most of it.

@@ -14,7 +14,8 @@ from aunn_data.registry import Holdout
 from aunn_data.verify import verify
 from pipelines.card import write_card
 from pipelines.config import check_keys, read_toml
-from pipelines.ingest import Options, Report, ingest, open_or_create
+from pipelines.ingest import Report, ingest, open_or_create
+from pipelines.options import Options
 
 DEFAULT_HOLDOUT = "default"
 MOST_DEFAULTS = 64  # records of one modality that get default holdouts

@@ -1,12 +1,16 @@
-"""The formats, in the order in which they are asked whether a file is theirs: content before name, plain text last.
+"""The formats, in the order in which they are asked whether a source is theirs: content before name, plain text last.
 
 A format is a module with five names::
 
-    MODALITY: str                    "text", "image", "scan" or "chess"
-    FORMATS: tuple[str, ...]         the values of a header's ``format`` that it reads and writes
-    sniff(head, path) -> bool        is this file mine? ``head`` is its first HEAD_BYTES
-    read(path, name) -> Iterator     its records, or an InputError in the place of one that cannot go in
-    write(records, path) -> Path     the file again, from all its records in order; returns the path really written
+    MODALITY: str                     "text", "image", "scan" or "chess"
+    FORMATS: tuple[str, ...]          the values of a header's ``format`` that it reads and writes
+    sniff(head, path) -> bool         is this mine? ``head`` is the first HEAD_BYTES, uncompressed, ``path`` without .gz
+    read(source) -> Iterator          its records, or an InputError in the place of one that cannot go in
+    write(records, path) -> Path      the file again, from all its records in order; returns the path really written
+
+and, where it is a folder or several files, a sixth::
+
+    gather(folder, files, folders)    the groups of files in a folder that belong together
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +22,9 @@ from aunn_data.record import Record
 from pipelines.chess import pgn
 from pipelines.images import pillow
 from pipelines.scans import nifti, npy
+from pipelines.source import HEAD_BYTES as HEAD_BYTES
+from pipelines.source import Group, Source
 from pipelines.text import plain
-
-HEAD_BYTES = 4096
 
 
 class Format(Protocol):
@@ -35,40 +39,41 @@ class Format(Protocol):
         """The values of a header's ``format`` that it reads and writes."""
 
     def sniff(self, head: bytes, path: Path) -> bool:
-        """Is this file mine?"""
+        """Is this source mine?"""
 
-    def read(self, path: Path, name: str) -> Iterator[Record | InputError]:
+    def read(self, source: Source) -> Iterator[Record | InputError]:
         """Its records, or an InputError in the place of one that cannot go in."""
 
     def write(self, records: Sequence[Record], path: Path) -> Path:
         """The file again; returns the path really written."""
 
 
+class Gathering(Format, Protocol):
+    """What a format offers that may be several files."""
+
+    def gather(self, folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterator[Group]:
+        """The groups among the files and folders of a folder."""
+
+
 ALL: tuple[Format, ...] = (nifti, npy, pillow, pgn, plain)
+GATHERING: tuple[Gathering, ...] = ()
 
 
-def recognise(path: Path) -> Format:
-    """The format of a file. Raises InputError if it cannot be read, is empty or is of no known format."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
+def recognise(source: Source) -> Format:
+    """The format of a source. Raises InputError if it cannot be read, is empty or is of no known format."""
+    head = source.head
+    if not head and not source.path.is_dir():
         raise InputError(
-            path,
-            expected="a readable file",
-            found=error.strerror or str(error),
-            remedy="check the path and its permissions",
-        ) from error
-    if not head:
-        raise InputError(path, expected="at least one byte", found="an empty file", remedy="leave it out or restore it")
+            source.label, expected="at least one byte", found="an empty file", remedy="leave it out or restore it"
+        )
     for format in ALL:
-        if format.sniff(head, path):
+        if format.sniff(head, source.inner):
             return format
     raise InputError(
-        path,
-        expected="text, an image, a NIfTI or .npy volume, or PGN",
+        source.label,
+        expected="text, an image, a scan or PGN",
         found=f"bytes that begin with {head[:8]!r}",
-        remedy="convert it to one of these (docs/add-a-format.md tells how to add a format)",
+        remedy="convert it to a format that the README names (docs/add-a-format.md tells how to add one)",
     )
 
 

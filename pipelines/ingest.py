@@ -1,38 +1,26 @@
 """Files and folders into a corpus: walk, recognise, read, commit in batches; nothing is skipped unreported."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from aunn_data.batch import Sha256, resolved
 from aunn_data.corpus import ADDRESS_BITS, Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
-from aunn_data.geometry import Layout
 from aunn_data.record import Record
 from aunn_data.store import store_at
-from pipelines import formats
-from pipelines.chess import pgn
+from pipelines.options import Options
+from pipelines.records import leaves, records_of
+from pipelines.source import Source
+from pipelines.walk import walk
 
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
 BATCH_RECORDS = 1 << 14  # … or it has this many records
 HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its records go in
 ATTEMPTS = 10  # for one batch, where other writers ingest the same files
 CHESS_FORMATS = {"boards": "pgn-boards", "pgn": "pgn"}  # payload of games -> a header's format
-
-
-@dataclass(frozen=True)
-class Options:
-    """How sources go in. ``layout`` None takes each format's own; ``chess`` is the payload of games."""
-
-    layout: Layout | None = None
-    chess: Literal["boards", "pgn"] = "boards"
-    prefix: str = ""
 
 
 @dataclass
@@ -50,14 +38,6 @@ class Report:
         return sum(entry.payload_bytes for _, entry in self.ingested)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file to ingest and the name its records get."""
-
-    path: Path
-    name: str
-
-
 _Waiting = tuple[Source, Record, Sha256]
 
 
@@ -72,118 +52,65 @@ def ingest(
     paths: Sequence[Path],
     corpus: Corpus,
     options: Options | None = None,
+    on_plan: Callable[[int], object] = lambda total: None,
     on_source: Callable[[Source], object] = lambda source: None,
     on_bytes: Callable[[int], object] = lambda count: None,
 ) -> Report:
     """Ingests files and folders. Bad ones land in the report; good ones beside them go in; known ones stay as they are.
 
-    ``on_source`` is called before a file is read, ``on_bytes`` with source bytes done.
+    ``on_plan`` is called with all source bytes that there are, ``on_source`` before a file is read, ``on_bytes`` with
+    source bytes done.
     """
-    options = options or Options()
     report = Report(corpus)
     with ThreadPoolExecutor(1) as hasher:
-        batch = _Batch(report, options, on_bytes)
-        for found in walk(paths, corpus.name, options.prefix):
-            if isinstance(found, InputError):
-                report.refused.append((Path(found.where), found))
-                continue
-            on_source(found)
-            try:
-                for record, sha256 in _new_records(found, options, report, hasher):
-                    batch.add(found, record, sha256)
-            except InputError as error:
-                report.refused.append((found.path, error))
-            batch.source_bytes += found.path.stat().st_size if found.path.exists() else 0
+        batch = _Batch(report, on_bytes)
+        found = list(walk(paths, corpus.name, options))
+        on_plan(sum(source.size() for source in found if isinstance(source, Source)))
+        for given in found:
+            for source in [given] if isinstance(given, InputError) else leaves(given):
+                if isinstance(source, InputError):
+                    report.refused.append((Path(source.where), source))
+                    continue
+                on_source(source)
+                try:
+                    for record, sha256 in _new_records(source, report, hasher):
+                        batch.add(source, record, sha256)
+                except InputError as error:
+                    report.refused.append((Path(source.label), error))
+            batch.source_bytes += given.size() if isinstance(given, Source) else 0
         batch.commit()
     return report
 
 
-def walk(paths: Sequence[Path], corpus: str | Path, prefix: str = "") -> Iterator[Source | InputError]:
-    """All files below the paths in a fixed order, named by their path below the folder given; the corpus left out."""
-    for path in paths:
-        if not path.is_dir():
-            yield _source(path, path.name, prefix)
-            continue
-        errors: list[OSError] = []
-        for folder, folders, files in os.walk(path, onerror=errors.append):
-            folders[:] = sorted(f for f in folders if Path(folder, f).resolve() != Path(corpus).resolve())
-            for file in sorted(files):
-                found = Path(folder, file)
-                yield _source(found, found.relative_to(path).as_posix(), prefix)
-        for error in errors:
-            yield InputError(
-                error.filename, expected="a readable folder", found=error.strerror or "", remedy="check its permissions"
-            )
-
-
-def _source(path: Path, name: str, prefix: str) -> Source | InputError:
-    try:
-        (prefix + name).encode()
-    except UnicodeEncodeError:
-        return InputError(repr(path), expected="a name in UTF-8", found="other bytes", remedy="rename the file")
-    if path.exists() and not path.is_file():
-        return InputError(path, expected="a regular file", found="a device, pipe or socket", remedy="leave it out")
-    return Source(path, prefix + name)
-
-
-def _new_records(
-    source: Source, options: Options, report: Report, hasher: ThreadPoolExecutor
-) -> Iterator[tuple[Record, Sha256]]:
+def _new_records(source: Source, report: Report, hasher: ThreadPoolExecutor) -> Iterator[tuple[Record, Sha256]]:
     """The records of a source that the corpus lacks, and the source's SHA-256; the rest goes to the report."""
-    format = formats.recognise(source.path)
-    aside = source.path.stat().st_size >= HASH_ASIDE
-    sha256: Sha256 = hasher.submit(_sha256, source.path) if aside else _sha256(source.path)
+    aside = source.size() >= HASH_ASIDE
+    sha256: Sha256 = hasher.submit(lambda: source.sha256) if aside else source.sha256
     if known := _known(source.name, report):
         sha256 = resolved(sha256)
-        if known.source_sha256 == sha256 and not _differs(known, options):
-            report.unchanged.append((source.path, known))
+        if known.source_sha256 == sha256 and not _differs(known, source.options):
+            report.unchanged.append((Path(source.label), known))
             return
-    read = partial(pgn.read, payload=options.chess) if format.MODALITY == pgn.MODALITY else format.read
-    for found in _guarded(read(source.path, source.name), source.path):
+    for found in records_of(source):
         if isinstance(found, InputError):
-            report.refused.append((source.path, found))
+            report.refused.append((Path(source.label), found))
         elif known := _known(found.header.record, report):
-            _check_same(source, known, resolved(sha256), options)
-            report.unchanged.append((source.path, known))
+            _check_same(source, known, resolved(sha256))
+            report.unchanged.append((Path(source.label), known))
         else:
-            yield _laid_out(found, options), sha256
+            yield _laid_out(found, source.options), sha256
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(
-            path, expected="a readable file", found=error.strerror or str(error), remedy="check the disk"
-        ) from error
-
-
-def _check_same(source: Source, known: Entry, sha256: str, options: Options) -> None:
+def _check_same(source: Source, known: Entry, sha256: str) -> None:
     """InputError unless the record that is there was made from the same file in the same way."""
-    if known.source_sha256 != sha256 or _differs(known, options):
+    if known.source_sha256 != sha256 or _differs(known, source.options):
         other = f"other options ({known.layout}, {known.format})"
         raise InputError(
-            source.path,
+            source.label,
             expected=f"the content that record {known.record!r} was made from",
             found="another content" if known.source_sha256 != sha256 else other,
             remedy="committed bytes never change: ingest this one under another name with --prefix",
         )
-
-
-def _guarded(records: Iterator[Record | InputError], path: Path) -> Iterator[Record | InputError]:
-    """The records of a reader; whatever else it raises (a fault of ours) refuses its file, not the good ones beside."""
-    try:
-        yield from records
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            path,
-            expected="a file that its reader understands or refuses",
-            found=f"{type(error).__name__}: {error}",
-            remedy="report it with the file: this is a fault of the reader",
-        ) from error
 
 
 def _known(record: str, report: Report) -> Entry | None:
@@ -208,8 +135,8 @@ def _laid_out(record: Record, options: Options) -> Record:
 class _Batch:
     """Records that wait to be committed together."""
 
-    def __init__(self, report: Report, options: Options, on_bytes: Callable[[int], object]):
-        self.report, self.options, self.on_bytes = report, options, on_bytes
+    def __init__(self, report: Report, on_bytes: Callable[[int], object]):
+        self.report, self.on_bytes = report, on_bytes
         self.records: list[_Waiting] = []
         self.names: dict[str, Source] = {}
         self.memory = self.source_bytes = 0
@@ -218,9 +145,9 @@ class _Batch:
         name = record.header.record
         if name in self.names:
             raise InputError(
-                source.path,
+                source.label,
                 expected=f"one source for record {name!r}",
-                found=f"{self.names[name].path} of the same name",
+                found=f"{self.names[name].label} of the same name",
                 remedy="ingest one of them with --prefix",
             )
         self.names[name] = source
@@ -242,7 +169,7 @@ class _Batch:
             entries = self.report.corpus.append([r for _, r, _ in records], [s for _, _, s in records])
         except InputError as error:
             if len(records) == 1:
-                self.report.refused.append((records[0][0].path, error))
+                self.report.refused.append((Path(records[0][0].label), error))
                 return
             middle = len(records) // 2
             self._append(records[:middle])
@@ -253,7 +180,7 @@ class _Batch:
             self.report.corpus.refresh()
             self._append(list(self._still_new(records)), attempt + 1)
         else:
-            self.report.ingested.extend((s.path, e) for (s, _, _), e in zip(records, entries, strict=True))
+            self.report.ingested.extend((Path(s.label), e) for (s, _, _), e in zip(records, entries, strict=True))
 
     def _still_new(self, records: list[_Waiting]) -> Iterator[_Waiting]:
         """The records that no other writer has put in meanwhile; the others go to the report."""
@@ -263,7 +190,7 @@ class _Batch:
                 yield source, record, sha256
                 continue
             try:
-                _check_same(source, known, resolved(sha256), self.options)
-                self.report.unchanged.append((source.path, known))
+                _check_same(source, known, resolved(sha256))
+                self.report.unchanged.append((Path(source.label), known))
             except InputError as error:
-                self.report.refused.append((source.path, error))
+                self.report.refused.append((Path(source.label), error))

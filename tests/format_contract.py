@@ -17,6 +17,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import LAYOUTS
 from aunn_data.record import Record
 from pipelines import formats
+from pipelines.source import Source
 
 BLOCK = 1 << 14
 # What a picture keeps even where it must become another format (a JPEG becomes a PNG).
@@ -43,7 +44,7 @@ class Example:
 
 def records_of(module, path, name="a/name"):
     """All records; an InputError in the place of one is raised."""
-    found = list(module.read(path, name))
+    found = list(module.read(Source(path, name)))
     for record in found:
         if isinstance(record, InputError):
             raise record
@@ -79,7 +80,7 @@ def refusals(module, path):
     """Reads a file as ingest would, to the last byte; all InputErrors that this gives. Anything else goes through."""
     found = []
     try:
-        for record in module.read(path, "a/name"):
+        for record in module.read(Source(path, "a/name")):
             if isinstance(record, InputError):
                 found.append(record)
             else:
@@ -95,10 +96,10 @@ class FormatContract:
 
     def test_only_its_own_format_claims_it(self, example, path):
         """The first of all formats that says yes to the file is its own, whatever the file is called."""
-        assert formats.recognise(path) is example.module
+        assert formats.recognise(Source(path, "a/name")) is example.module
         other = path.with_name("another.name")
         path.rename(other)
-        assert formats.recognise(other) is example.module
+        assert formats.recognise(Source(other, "a/name")) is example.module
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_elements_come_back_from_their_bytes(self, example, path, layout):

@@ -15,6 +15,8 @@ from aunn_data.geometry import fitted
 from aunn_data.header import canonical
 from aunn_data.record import Record
 from pipelines.chess import pgn
+from pipelines.options import Options
+from pipelines.source import Source
 
 SCHOLARS_MATE = """[Event "Café, Malmö"]
 [White "Å"]
@@ -26,7 +28,7 @@ OTHERS = '[Event "before"]\n\n1. d4 d5 1/2-1/2\n\n{}\n\n[Event "after"]\n\n1. c4
 
 
 def results(path: Path, payload: pgn.Payload = "boards") -> list[Record | InputError]:
-    return list(pgn.read(path, path.name, payload))
+    return list(pgn.read(Source(path, path.name, Options(chess=payload))))
 
 
 def records(path: Path, payload: pgn.Payload = "boards") -> list[Record]:
@@ -139,7 +141,7 @@ def test_real_files_come_out_as_they_went_in(shared_data: Path, tmp_path: Path) 
     paths = [path for path in sorted((shared_data / "chess").rglob("*.pgn")) if path.name not in not_as_python_chess]
     assert len(paths) > 25
     for path in paths:
-        games = list(islice((game for game in pgn.read(path, path.name) if isinstance(game, Record)), 25))
+        games = list(islice((game for game in pgn.read(Source(path, path.name)) if isinstance(game, Record)), 25))
         expected = [told(game) for game in islice(by_python_chess(path), 25)]
         assert [told(game) for game in exported(tmp_path / "out.pgn", games)] == expected, path
 
@@ -191,7 +193,7 @@ def test_broken_game_between_good_ones(tmp_path: Path, broken: str, line: int, f
     """A game that chess does not allow is refused with its line; its neighbours keep their numbers and go in."""
     path = saved(tmp_path, OTHERS.replace("{}", broken))
     for payload in ("boards", "pgn"):
-        before, error, after = pgn.read(path, "games.pgn", payload)
+        before, error, after = pgn.read(Source(path, "games.pgn", Options(chess=payload)))
         assert isinstance(before, Record)
         assert isinstance(after, Record)
         assert (before.header.record, after.header.record) == ("games.pgn#1", "games.pgn#3")

@@ -19,6 +19,7 @@ from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.chess import boards, pgn
 from pipelines.chess.split import split
+from pipelines.source import Source
 
 VARIANTS = ("Standard", "Antichess", "Atomic", "Crazyhouse", "Horde", "King of the Hill", "Racing Kings", "Three-check")
 
@@ -30,7 +31,7 @@ def from_text(folder: Path, text: str) -> Record:
     """The one game in a text."""
     path = folder / "game.pgn"
     path.write_text(text)
-    (record,) = pgn.read(path, path.name)
+    (record,) = pgn.read(Source(path, path.name))
     assert isinstance(record, Record), record
     return record
 
@@ -222,7 +223,7 @@ def test_without_python_chess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     record = from_text(tmp_path, "1. e4 *\n")
     monkeypatch.setitem(sys.modules, "chess.pgn", None)
     with pytest.raises(InputError, match=r"pip install 'aunn\[chess\]'"):
-        pgn.read(tmp_path / "game.pgn", "game.pgn")
+        pgn.read(Source(tmp_path / "game.pgn", "game.pgn"))
     with pytest.raises(InputError, match=r"pip install 'aunn\[chess\]'"):
         pgn.write([record], tmp_path / "never.pgn")
     assert not (tmp_path / "never.pgn").exists()

@@ -15,6 +15,7 @@ from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images import pillow
+from pipelines.source import Source
 from tests.format_contract import records_of
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -163,7 +164,7 @@ def test_good_frames_before_a_bad_one_go_in(tmp_path):
     page.save(tmp_path / "a.tiff", save_all=True, append_images=[page])
     path = tmp_path / "a.tiff"
     path.write_bytes(path.read_bytes()[:-100])
-    first, second = pillow.read(path, "a")
+    first, second = pillow.read(Source(path, "a"))
     assert isinstance(first, Record)
     assert "#2" in str(second)
 

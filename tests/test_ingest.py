@@ -15,6 +15,7 @@ from aunn_data.verify import verify
 from pipelines import ingest as flow
 from pipelines.export import export
 from pipelines.ingest import ingest, walk
+from pipelines.options import Options
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def names(corpus):
 
 def test_the_walk_is_in_a_fixed_order(folder, tmp_path):
     """Folders and files come sorted by name, named by their path below the folder, with the prefix before it."""
-    found = [source.name for source in walk([folder], tmp_path / "corpus", "p/")]
+    found = [source.name for source in walk([folder], tmp_path / "corpus", Options(prefix="p/"))]
     assert found == sorted(found, key=lambda name: name.split("/"))
     assert len(found) == 40
     assert all(name.startswith("p/") for name in found)

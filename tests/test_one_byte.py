@@ -18,6 +18,7 @@ from pipelines.ingest import ingest
 from pipelines.reconstruct import holdout_targets, reconstruct, write
 from pipelines.runs import Run
 from pipelines.scans import nifti
+from pipelines.source import Source
 from pipelines.train import Batches
 
 VOXEL = (3, 5, 2)  # x, y, z as NIfTI has it
@@ -31,7 +32,7 @@ def test_one_byte_from_scan_to_scan(tmp_path):
     path = tmp_path / "scan.nii.gz"
     nibabel.save(image, path)
 
-    [record] = nifti.read(path, "scan.nii.gz")
+    [record] = nifti.read(Source(path, "scan.nii.gz"))
     assert record.elements[VOXEL[::-1]] == stored[VOXEL]  # stored, not scaled
 
     corpus = Corpus.create(tmp_path / "corpus", 32)

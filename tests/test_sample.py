@@ -16,6 +16,7 @@ from aunn_data.record import Record
 from pipelines.chess import pgn
 from pipelines.sample import collection as sample
 from pipelines.sample import scans as sample_scans
+from pipelines.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_games(folder: Path) -> None:
 def test_games_come_out_as_they_went_in(folder: Path, tmp_path: Path) -> None:
     """Read as boards and written again, the games' file has the same bytes."""
     path = folder / "chess/games.pgn"
-    games = [game for game in pgn.read(path, "games.pgn") if isinstance(game, Record)]
+    games = [game for game in pgn.read(Source(path, "games.pgn")) if isinstance(game, Record)]
     assert pgn.write(games, tmp_path / "out.pgn").read_bytes() == path.read_bytes()
 
 

@@ -17,6 +17,7 @@ from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines import stored
 from pipelines.scans import nifti, npy
+from pipelines.source import Source
 from tests.format_contract import records_of
 
 VALUES = (np.arange(2 * 3 * 4 * 5) - 60).reshape(5, 4, 3, 2)  # x, y, z, t
@@ -209,7 +210,7 @@ def test_axes_of_any_number_have_names(tmp_path):
 def test_members_of_an_archive_are_records(tmp_path):
     """Each array of a .npz is a record, name::member; one that is bad is refused and the others go in."""
     np.savez_compressed(tmp_path / "a.npz", one=VALUES, two=np.array(["text"]), three=VALUES > 0)
-    one, two, three = npy.read(tmp_path / "a.npz", "x/a.npz")
+    one, two, three = npy.read(Source(tmp_path / "a.npz", "x/a.npz"))
     assert [r.header.record for r in (one, three)] == ["x/a.npz::one", "x/a.npz::three"]
     assert isinstance(two, InputError)
     with np.load(npy.write([one, three], tmp_path / "b.npz")) as again:

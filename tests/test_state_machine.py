@@ -30,9 +30,10 @@ from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError, RequestError
 from aunn_data.record import Record
 from aunn_data.registry import Holdout
-from pipelines import formats
 from pipelines.export import export
 from pipelines.ingest import ingest
+from pipelines.records import records_of
+from pipelines.source import Source
 from tests.corpora import append, text, volume
 
 EXAMPLES, STEPS = int(os.environ.get("AUNN_EXAMPLES", 200)), int(os.environ.get("AUNN_STEPS", 75))
@@ -165,7 +166,7 @@ class CorpusMachine(RuleBasedStateMachine):
         assert {path for path, _ in report.unchanged} == set(paths) - set(new)
         assert self.corpus.version == before + bool(new)
         if new:
-            records = [next(formats.recognise(path).read(path, path.name)) for path in new]
+            records = [next(records_of(Source(path, path.name))) for path in new]
             hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in new]
             self.committed(records, [entry for _, entry in report.ingested], hashes)
 

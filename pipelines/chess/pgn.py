@@ -27,6 +27,7 @@ from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.chess.split import RESULTS, GameText, split
+from pipelines.source import Source
 
 if TYPE_CHECKING:
     from pipelines.chess.boards import Game
@@ -54,14 +55,15 @@ def sniff(head: bytes, path: Path) -> bool:
     return any(map(_KNOWN_TAG.match, tags)) and (moves_follow or not movetext)
 
 
-def read(path: Path, name: str, payload: Payload = "boards") -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | InputError]:
     """The games of a file, one after another, named ``name#1``, ``name#2``, …
 
     UTF-8 (with or without BOM) or else Latin-1. A game that is not what chess allows gives an InputError with the line
     of the fault; it keeps its number, so the others keep theirs. Raises InputError without python-chess.
     """
+    path = source.local()
     _require_python_chess(path)
-    return _records(path, name, payload)
+    return _records(path, source.name, source.options.chess)
 
 
 def write(records: Sequence[Record], path: Path) -> Path:

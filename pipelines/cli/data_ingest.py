@@ -12,6 +12,8 @@ from aunn_data.entries import Entry
 from aunn_data.geometry import LAYOUTS, Layout
 from pipelines import ingest as flow
 from pipelines.cli.common import bar, corpus_option, output_options, print_json, size
+from pipelines.options import Options
+from pipelines.source import Source
 
 
 @click.command()
@@ -48,7 +50,7 @@ def ingest(
       aunn-data ingest scans/ notes.txt --corpus corpus
     """
     opened = flow.open_or_create(corpus, address_bits)
-    options = flow.Options(layout, chess, prefix)
+    options = Options(layout, chess, prefix)
     report = run(paths, opened, options, quiet or as_json)
     if as_json:
         print_json(document(report))
@@ -57,16 +59,14 @@ def ingest(
     sys.exit(1 if report.refused else 0)
 
 
-def run(paths: tuple[Path, ...], corpus: Corpus, options: flow.Options, quiet: bool) -> flow.Report:
+def run(paths: tuple[Path, ...], corpus: Corpus, options: Options, quiet: bool) -> flow.Report:
     """The flow behind a progress bar of source bytes."""
-    found = [s.path for s in flow.walk(paths, corpus.name) if isinstance(s, flow.Source)] if not quiet else []
-    total = sum(path.stat().st_size for path in found if path.exists())
-    with bar(total, "B", quiet, "ingest") as progress:
+    with bar(None, "B", quiet, "ingest") as progress:
 
-        def on_source(source: flow.Source) -> None:
+        def on_source(source: Source) -> None:
             progress.set_postfix_str(source.name[-40:])
 
-        return flow.ingest(paths, corpus, options, on_source, progress.update)
+        return flow.ingest(paths, corpus, options, progress.reset, on_source, progress.update)
 
 
 def document(report: flow.Report) -> dict[str, object]:

@@ -23,6 +23,7 @@ from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
 from pipelines.images.saving import save
+from pipelines.source import Source
 from pipelines.stored import element_bytes, nan_marks, refusing
 
 MODALITY = "image"
@@ -52,8 +53,9 @@ def sniff(head: bytes, path: Path) -> bool:
     return ANY_MAGIC.match(head) is not None and head[128:132] != b"DICM"
 
 
-def read(path: Path, name: str) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | InputError]:
     """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
+    path, name = source.local(), source.name
     with refusing(path, EXPECTED, REMEDY):
         _check(path)
         file = path.open("rb")

@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.images.pixels import image_of
+from pipelines.source import Source
 
 # Formats that can be written without loss, each with the suffix that a name gets if it has none of the format's own.
 LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm", "WEBP": ".webp"}
@@ -20,7 +21,7 @@ MAX_DPI = 1 << 20  # more is damage, and some formats cannot hold it
 # Set for every format; each takes what it knows.
 OPTIONS = {"lossless": True, "exact": True, "optimize": False}
 
-Read = Callable[[Path, str], Iterator[Record | InputError]]
+Read = Callable[[Source], Iterator[Record | InputError]]
 
 
 class Attempt(NamedTuple):
@@ -41,7 +42,7 @@ def save(records: Sequence[Record], path: Path, read: Read) -> Path:
         part = final.with_name(f".{final.name}.part")
         try:
             _save(images, records, part, attempt)
-            again = [found for found in read(part, "") if isinstance(found, Record)]
+            again = [found for found in read(Source(part, "")) if isinstance(found, Record)]
             if _shown(again, attempt) == _shown(records, attempt):
                 return part.replace(final)
         except Exception as error:  # Pillow raises anything where a format lacks the mode, the size, the palette

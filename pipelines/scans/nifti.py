@@ -3,7 +3,6 @@
 import base64
 import gzip
 import io
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +28,7 @@ from pipelines.scans.nifti_header import (
     preface_for,
     voxels_at,
 )
+from pipelines.source import Source
 from pipelines.stored import element_bytes, nan_marks, only, refusing, stored
 
 MODALITY = "scan"
@@ -40,20 +40,16 @@ CHUNK_BYTES = 1 << 24
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By content: size and magic of a header, behind gzip or not. A .hdr/.img pair is claimed, so as to be told why."""
+    """By content: size and magic of a header. A .hdr/.img pair is claimed, so as to be told why."""
     suffix = path.suffix.lower()
     if suffix == ".img":
         return magic(_head_of(path.with_suffix(".hdr"))) in PAIR
-    if head.startswith(GZIP):
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, LONGEST)
-        except zlib.error:
-            return False
     return magic(head) in (*SINGLE, *PAIR) or (suffix == ".hdr" and head[:4] in KINDS)
 
 
-def read(path: Path, name: str) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | InputError]:
     """One record: the volume as stored, axes slowest first; the parts of a colour or complex voxel slowest of all."""
+    path, name = source.local(), source.name
     with refusing(path, "a NIfTI file", REPAIR):
         preface, elements, trailing = _stored(path)
         header = parsed(preface)

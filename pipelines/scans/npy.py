@@ -17,6 +17,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
+from pipelines.source import Source
 from pipelines.stored import element_bytes, nan_marks, only, refusing, stored
 
 MODALITY = "scan"
@@ -34,8 +35,9 @@ def sniff(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC) or (head.startswith(ZIP) and name.endswith(b".npy"))
 
 
-def read(path: Path, name: str) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | InputError]:
     """One record of a .npy, one a member (``name::member``) of a .npz."""
+    path, name = source.local(), source.name
     with refusing(path, "an array saved by numpy", REMEDY):
         with path.open("rb") as file:
             archive = file.read(len(ZIP)) == ZIP

@@ -20,6 +20,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
+from pipelines.source import Source
 from pipelines.stored import element_bytes, only, refusing, stored
 
 MODALITY = "text"
@@ -46,8 +47,9 @@ def sniff(head: bytes, path: Path) -> bool:
     return bool(head) and encoding_of(np.frombuffer(head, np.uint8), whole=False) is not None
 
 
-def read(path: Path, name: str) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | InputError]:
     """One record: the bytes of the file, packed."""
+    path, name = source.local(), source.name
     with refusing(path, "a readable text file", "check the path and its permissions"):
         size = path.stat().st_size
         element_bytes(path, (size,), 1, size)

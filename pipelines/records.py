@@ -1,0 +1,87 @@
+"""A source -> its records: archives unpacked, the format found, sidecars and marks joined, as the options say.
+
+Only what the options ask for is changed: ``fill`` marks elements as missing, ``window`` makes 8-bit scans.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from aunn_data.errors import InputError
+from aunn_data.record import Record
+from pipelines import archives, formats
+from pipelines.source import Source
+from pipelines.walk import walk
+
+
+def leaves(source: Source) -> Iterator[Source | InputError]:
+    """The source, or if it is an archive what is in it, archives in it included."""
+    try:
+        archive = not source.path.is_dir() and archives.is_archive(source.head) and not _claimed(source)
+    except InputError as error:
+        yield error
+        return
+    if not archive:
+        yield source
+    elif source.depth >= archives.MOST_DEPTH:
+        yield InputError(
+            source.label,
+            expected=f"at most {archives.MOST_DEPTH} archives within one another",
+            found="more",
+            remedy="unpack it by hand if you trust it",
+        )
+    else:
+        folder = Path(tempfile.mkdtemp(dir=source.scratch.folder))
+        yield from archives.unpack(source, folder)
+        for found in walk([folder], "", source.options, parent=source):
+            if isinstance(found, InputError):
+                yield relabelled(found, source, folder)
+            else:
+                yield from leaves(found)
+
+
+def records_of(source: Source) -> Iterator[Record | InputError]:
+    """The records of a source that is no archive, as its format's reader gives them and the options ask for."""
+    format = formats.recognise(source)
+    sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
+    for found in _guarded(format.read(source), source):
+        if isinstance(found, InputError):
+            yield relabelled(found, source, source.path)
+        elif sidecars:
+            yield replace(found, header=replace(found.header, metadata={**found.header.metadata, "sidecars": sidecars}))
+        else:
+            yield found
+
+
+def relabelled(error: InputError, source: Source, path: Path) -> InputError:
+    """The error with what the user knows in the place of the path of something unpacked."""
+    for there in {path, source.__dict__.get("_unpacked", path)}:
+        if error.where.startswith(str(there)) and source.label != str(there):
+            where = source.label + error.where.removeprefix(str(there))
+            return InputError(where, expected=error.expected, found=error.found, remedy=error.remedy)
+    return error
+
+
+def _claimed(source: Source) -> bool:
+    """Is it a format that is a zip (.npz)?"""
+    return any(format.sniff(source.head, source.inner) for format in formats.ALL)
+
+
+def _note(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def _guarded(records: Iterator[Record | InputError], source: Source) -> Iterator[Record | InputError]:
+    """The records of a reader; whatever else it raises (a fault of ours) refuses its file, not the good ones beside."""
+    try:
+        yield from records
+    except InputError as error:
+        raise relabelled(error, source, source.path) from error
+    except Exception as error:
+        raise InputError(
+            source.label,
+            expected="a file that its reader understands or refuses",
+            found=f"{type(error).__name__}: {error}",
+            remedy="report it with the file: this is a fault of the reader",
+        ) from error

@@ -1,0 +1,179 @@
+"""A file, a folder or a member of an archive that is to be read: its name, its bytes uncompressed, where it may look.
+
+What is compressed is read as a stream with ``open``, or unpacked once with ``local`` for readers that must jump. What
+was unpacked lives as long as the source: lazy elements must hold on to it.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from aunn_data.errors import InputError
+from pipelines import compressed
+from pipelines.options import Options
+
+HEAD_BYTES = 4096
+MOST_LAYERS = 3  # of compression or archives within one another
+COPY_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files of a folder that are one source.
+
+    ``files`` are names below the folder; ``name`` is that of the file that is read first, or "" where the folder itself
+    is the source. ``whole``: the folder ``name`` with all below it (``files`` may stay empty).
+    """
+
+    name: str
+    files: tuple[str, ...] = ()
+    whole: bool = False
+
+
+class Scratch:
+    """A folder for what is unpacked, made when needed, gone with the last source that holds it."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder."""
+        folder = tempfile.mkdtemp(prefix="aunn-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What becomes one or more records that are named by ``name``.
+
+    ``path`` is a file, or a folder where the format is one. ``files`` are all files that it is made of, if those are
+    not ``path`` alone; ``sidecars`` are notes that lie beside it and join its header. ``label`` is what errors call it.
+    """
+
+    path: Path
+    name: str
+    options: Options = field(default_factory=Options)
+    files: tuple[Path, ...] = ()
+    sidecars: tuple[Path, ...] = ()
+    label: str = ""
+    depth: int = 0
+    scratch: Scratch = field(default_factory=Scratch, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or str(self.path))
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """All files that it is made of, ``path`` first where that is a file."""
+        return self.files or (self.path,)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first HEAD_BYTES, uncompressed; none of a folder. InputError if it cannot be read."""
+        if self.path.is_dir():
+            return b""
+        with self.open() as file:
+            return file.read(HEAD_BYTES)
+
+    @cached_property
+    def codecs(self) -> tuple[str, ...]:
+        """The layers of compression, outermost first."""
+        found: tuple[str, ...] = ()
+        while len(found) <= MOST_LAYERS and not self.path.is_dir():
+            with self._layered(found) as file:
+                codec = compressed.codec_of(file.read(16))
+            if codec is None:
+                break
+            found += (codec,)
+        return found
+
+    @cached_property
+    def inner(self) -> Path:
+        """The path without the suffixes of its compression: what the file would be called."""
+        path = self.path
+        for _ in self.codecs:
+            path = compressed.inner_name(path)
+        return path
+
+    def open(self) -> IO[bytes]:
+        """A stream of its bytes, uncompressed. Reading raises InputError where the compressed file is damaged."""
+        return self._layered(self.codecs)
+
+    def local(self) -> Path:
+        """A file of its bytes, uncompressed: the file itself where it is not compressed."""
+        return self._unpacked if self.codecs else self.path
+
+    def size(self) -> int:
+        """Bytes on the disk, of all its files."""
+        return sum(part.stat().st_size for part in self.parts if part.exists())
+
+    def beside(self, name: str) -> Path:
+        """A file that the header names, in the same folder or below it. InputError if it is not there or elsewhere."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        found = folder / name
+        inside = os.path.realpath(found).startswith(os.path.join(os.path.realpath(folder), ""))
+        if Path(name).is_absolute() or not inside or not found.is_file():
+            raise InputError(
+                self.label,
+                expected="a data file in its own folder or below",
+                found=f"a reference to {name!r}" + ("" if inside else ", which leads out"),
+                remedy="put the file beside it; nothing else on this machine is read because a header says so",
+            )
+        return found
+
+    def within(self, path: Path, name: str) -> "Source":
+        """A file or folder that was unpacked from this one."""
+        label = f"{self.label}::{name}"
+        return replace(
+            self, path=path, name=f"{self.name}::{name}", label=label, files=(), sidecars=(), depth=self.depth + 1
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file as it lies there; of several, of the sorted lines "sha256  name" of all."""
+        if not self.files:
+            return _sha256(self.path)
+        folder = self.path if self.path.is_dir() else self.path.parent
+        lines = sorted(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def _unpacked(self) -> Path:
+        handle, name = tempfile.mkstemp(dir=self.scratch.folder, suffix=f"-{self.inner.name[-80:]}")
+        with os.fdopen(handle, "wb") as out, self.open() as file:
+            shutil.copyfileobj(file, out, COPY_BYTES)
+        return Path(name)
+
+    def _layered(self, codecs: Sequence[str]) -> IO[bytes]:
+        try:
+            stream: IO[bytes] = self.path.open("rb")
+            size = os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            raise unreadable(self.label, error) from error
+        for codec in codecs:
+            stream = compressed.opened(stream, codec, size, self.options.limits.max_ratio, self.label)
+        return stream
+
+
+def unreadable(label: object, error: OSError) -> InputError:
+    """A file that the system does not give."""
+    return InputError(
+        label,
+        expected="a readable file",
+        found=error.strerror or str(error),
+        remedy="check the path, its permissions and the disk",
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error

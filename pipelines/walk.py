@@ -1,0 +1,150 @@
+"""What lies below the paths given, in a fixed order: single files, and files and folders that are one thing together.
+
+A format that is more than one file says so with ``gather`` (see formats.py); it is asked for every folder. A note that
+is called like the one image or scan beside it is its sidecar and joins its header: see SIDECARS.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from aunn_data.errors import InputError
+from pipelines import compressed, formats
+from pipelines.options import Options
+from pipelines.source import Group, Scratch, Source, unreadable
+
+SIDECARS = {".json": ("image", "scan"), ".txt": ("image",), ".bval": ("scan",), ".bvec": ("scan",)}
+MOST_SIDECAR_BYTES = 1 << 16
+
+
+def walk(
+    paths: Sequence[Path], corpus: str | Path, options: Options | None = None, parent: Source | None = None
+) -> Iterator[Source | InputError]:
+    """All sources below the paths, named by their path below the folder given; the corpus is left out.
+
+    ``parent`` is the archive that was unpacked there.
+    """
+    options = options or Options()
+    left_out = os.path.realpath(corpus)
+    for path in paths:
+        walking = _Walk(path, left_out, options, parent)
+        yield from walking.folder(path, ()) if path.is_dir() else walking.file(path)
+
+
+class _Walk:
+    """The way through one path."""
+
+    def __init__(self, root: Path, left_out: str, options: Options, parent: Source | None):
+        self.root, self.left_out, self.options, self.parent = root, left_out, options, parent
+        self.taken: set[Path] = set()  # by groups
+
+    def file(self, path: Path) -> Iterator[Source | InputError]:
+        """A file given by itself: with all that its format says belongs to it."""
+        files, folders = _listed(path.parent)
+        for module in formats.GATHERING:
+            for group in module.gather(path.parent, files, folders):
+                if group.name == path.name:
+                    yield self._source(path, path.name, tuple(path.parent / file for file in group.files))
+                    return
+        yield self._single(path, path.name)
+
+    def folder(self, folder: Path, above: tuple[str, ...]) -> Iterator[Source | InputError]:
+        """All that lies in a folder and below it, groups first."""
+        real = os.path.realpath(folder)
+        if real == self.left_out:
+            return
+        if real in above:
+            yield InputError(folder, expected="a folder", found="a link to one above it", remedy="leave the link out")
+            return
+        try:
+            files, folders = _listed(folder)
+        except OSError as error:
+            yield unreadable(folder, error)
+            return
+        for module in formats.GATHERING:
+            for group in module.gather(folder, self._left(folder, files), folders):
+                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+                if group.whole:
+                    return
+                self.taken.update(folder / file for file in group.files)
+        yield from self._singles(folder, self._left(folder, files))
+        for name in folders:
+            yield from self.folder(folder / name, (*above, real))
+
+    def _left(self, folder: Path, files: list[str]) -> list[str]:
+        return [file for file in files if folder / file not in self.taken]
+
+    def _singles(self, folder: Path, files: list[str]) -> Iterator[Source | InputError]:
+        notes = _sidecars(folder, files)
+        joined = {note for beside in notes.values() for note in beside}
+        for file in files:
+            if file not in joined:
+                source = self._single(folder / file, self._name(folder / file))
+                if isinstance(source, Source) and file in notes:
+                    source = replace(source, sidecars=tuple(folder / note for note in notes[file]))
+                yield source
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path != self.root else path.resolve().name
+
+    def _single(self, path: Path, name: str) -> Source | InputError:
+        if path.exists() and not path.is_file():
+            return InputError(path, expected="a regular file", found="a device, pipe or socket", remedy="leave it out")
+        return self._source(path, name, ())
+
+    def _source(self, path: Path, name: str, files: tuple[Path, ...]) -> Source | InputError:
+        try:
+            (self.options.prefix + name).encode()
+        except UnicodeEncodeError:
+            return InputError(repr(path), expected="a name in UTF-8", found="other bytes", remedy="rename the file")
+        if self.parent:
+            return replace(self.parent.within(path, name), files=files)
+        return Source(path, self.options.prefix + name, self.options, files, scratch=Scratch())
+
+
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of files and of folders, links to folders included, each sorted."""
+    with os.scandir(folder) as found:
+        entries = sorted((entry.name, entry.is_dir()) for entry in found)
+    return [name for name, is_dir in entries if not is_dir], [name for name, is_dir in entries if is_dir]
+
+
+def _paths(folder: Path, group: Group) -> tuple[Path, ...]:
+    if not group.whole:
+        return tuple(folder / file for file in group.files)
+    return tuple(sorted(path for path in (folder / group.name).rglob("*") if path.is_file()))
+
+
+def _sidecars(folder: Path, files: list[str]) -> dict[str, list[str]]:
+    """For each image or scan the notes that are called like it, if nothing else is called so."""
+    stems: dict[str, list[str]] = {}
+    for file in files:
+        stems.setdefault(_stem(file), []).append(file)
+    found = {}
+    for same in stems.values():
+        notes = [file for file in same if Path(file).suffix.lower() in SIDECARS]
+        others = [file for file in same if file not in notes]
+        if notes and len(others) == 1 and (modality := _modality(folder / others[0])):
+            found[others[0]] = [
+                note for note in notes if modality in SIDECARS[Path(note).suffix.lower()] and _is_note(folder / note)
+            ]
+    return found
+
+
+def _stem(file: str) -> str:
+    return compressed.inner_name(Path(file)).stem
+
+
+def _is_note(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= MOST_SIDECAR_BYTES and bool(path.read_bytes().decode())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _modality(path: Path) -> str:
+    try:
+        return formats.recognise(Source(path, path.name)).MODALITY if path.is_file() else ""
+    except InputError:
+        return ""
