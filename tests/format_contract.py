@@ -1,6 +1,11 @@
-"""What every format must do, written once: ``test_formats.py`` runs it over the examples of all of them."""
+"""What every format must do, written once. A format's tests run it over small examples and over real files::
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+class TestNrrd(FormatContract): ...
+"""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +23,7 @@ from aunn_data.geometry import LAYOUTS
 from aunn_data.record import Record
 from pipelines import formats
 from pipelines.source import Source
+from pipelines.walk import walk
 
 BLOCK = 1 << 14
 # What a picture keeps even where it must become another format (a JPEG becomes a PNG).
@@ -26,25 +32,38 @@ PICTURE = ("mode", "palette", "transparency", "icc_profile", "orientation", "whi
 
 @dataclass(frozen=True)
 class Example:
-    """A file of a format: how to make it, the module it belongs to, how many records it holds.
+    """A file (or folder) of a format: the module it belongs to, how to make it, how many records it holds.
 
+    With no way to make it, ``name`` is that of a real file below shared/data. ``companions`` are copied beside that.
     ``faithful``: written back it is of the same format and says all that it said. ``checked``: half of it is refused.
     """
 
     name: str
     module: Any
-    make: Callable[[Path], object]
+    make: Callable[[Path], object] | None = None
     records: int = 1
     faithful: bool = True
     checked: bool = True
+    companions: tuple[str, ...] = ()
 
     def __str__(self):
         return self.name
 
 
-def records_of(module, path, name="a/name"):
+def source_of(path):
+    """The source that a walk makes of a file or folder, with all that belongs to it."""
+    [found] = walk([path], "")
+    return replace(found, name="a/name")
+
+
+def victim(path):
+    """The file to damage: the file itself, the biggest one of a folder."""
+    return path if path.is_file() else max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def records_of(module, path):
     """All records; an InputError in the place of one is raised."""
-    found = list(module.read(Source(path, name)))
+    found = list(module.read(source_of(path)))
     for record in found:
         if isinstance(record, InputError):
             raise record
@@ -80,7 +99,7 @@ def refusals(module, path):
     """Reads a file as ingest would, to the last byte; all InputErrors that this gives. Anything else goes through."""
     found = []
     try:
-        for record in module.read(Source(path, "a/name")):
+        for record in module.read(source_of(path)):
             if isinstance(record, InputError):
                 found.append(record)
             else:
@@ -92,14 +111,29 @@ def refusals(module, path):
 
 
 class FormatContract:
-    """Run with the fixtures ``example`` and ``path`` (the example, made)."""
+    """Run with the parameter ``example``."""
+
+    @pytest.fixture
+    def path(self, example, tmp_path, request):
+        """The example, made or copied to a folder of its own."""
+        home = tmp_path / "given"
+        home.mkdir()
+        if example.make is not None:
+            example.make(home / example.name)
+            return home / example.name
+        shared = request.getfixturevalue("shared_data")
+        for name in (*example.companions, example.name):
+            there = home / Path(name).name
+            (shutil.copytree if (shared / name).is_dir() else shutil.copyfile)(shared / name, there)
+        return there
 
     def test_only_its_own_format_claims_it(self, example, path):
         """The first of all formats that says yes to the file is its own, whatever the file is called."""
-        assert formats.recognise(Source(path, "a/name")) is example.module
-        other = path.with_name("another.name")
-        path.rename(other)
-        assert formats.recognise(Source(other, "a/name")) is example.module
+        assert formats.recognise(source_of(path)) is example.module
+        if path.is_file() and not source_of(path).files:
+            other = path.with_name("another.name")
+            path.rename(other)
+            assert formats.recognise(Source(other, "a/name")) is example.module
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_elements_come_back_from_their_bytes(self, example, path, layout):
@@ -122,7 +156,7 @@ class FormatContract:
         (tmp_path / "out").mkdir()
         back = [through_the_corpus(record, "padded") for record in records]
         written = example.module.write(back, tmp_path / "out" / path.name)
-        assert written.is_file()
+        assert written.exists()
         assert list((tmp_path / "out").iterdir()) == [written]
         for before, after in zip(records, records_of(example.module, written), strict=True):
             assert bits(after.elements) == bits(before.elements)
@@ -152,9 +186,10 @@ class FormatContract:
 
     def test_cut_short_it_is_refused_in_one_line(self, example, path):
         """Wherever the file ends too early, there is one InputError of one line, or whole records."""
-        data = path.read_bytes()
+        cut = victim(path)
+        data = cut.read_bytes()
         for keep in (0, 1, 7, len(data) // 3, len(data) // 2, len(data) - 1):
-            path.write_bytes(data[:keep])
+            cut.write_bytes(data[:keep])
             errors = refusals(example.module, path)
             assert not any("\n" in error for error in errors)
             if example.checked and keep <= len(data) // 2:
@@ -167,11 +202,11 @@ class FormatContract:
     @given(damage=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=4))
     def test_damaged_it_raises_nothing_but_input_errors(self, example, path, damage):
         """Any bytes changed anywhere: the file is refused with an InputError, or read."""
-        whole = path.with_name("whole")
+        hurt, whole = victim(path), path.parent.parent / "whole"
         if not whole.exists():
-            whole.write_bytes(path.read_bytes())
+            whole.write_bytes(hurt.read_bytes())
         data = bytearray(whole.read_bytes())
         for position, value in damage:
             data[position % len(data)] = value
-        path.write_bytes(data)
+        hurt.write_bytes(data)
         assert not any("\n" in error for error in refusals(example.module, path))
