@@ -50,10 +50,10 @@ class Example:
         return self.name
 
 
-def source_of(path):
+def source_of(path, name="a/name"):
     """The source that a walk makes of a file or folder, with all that belongs to it."""
     [found] = walk([path], "")
-    return replace(found, name="a/name")
+    return replace(found, name=name)
 
 
 def victim(path):
@@ -61,9 +61,9 @@ def victim(path):
     return path if path.is_file() else max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-def records_of(module, path):
+def records_of(module, path, name="a/name"):
     """All records; an InputError in the place of one is raised."""
-    found = list(module.read(source_of(path)))
+    found = list(module.read(source_of(path, name)))
     for record in found:
         if isinstance(record, InputError):
             raise record
