@@ -38,19 +38,19 @@ MAGIC = {
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "PPM": rb"P[1-6f]\s(?:\s|#[^\n]*\n)*\d+\s",
     "SUN": rb"\x59\xa6\x6a\x95",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
     "WEBP": rb"RIFF.{4}WEBP",
 }
 FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO"))  # MPO: a JPEG with more of them behind it
 ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
+READ = (*MAGIC, "TIFF")  # TIFFs have a reader of their own (tiff.py); here only to check those that ``write`` made
 
 KEPT_CHARACTERS = (1 << 16) * 4 // 3  # 64 KiB as base64
 EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an image editor and save it again"
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By magic number. A DICOM file may bear a TIFF's in its preamble and is none."""
-    return ANY_MAGIC.match(head) is not None and head[128:132] != b"DICM"
+    """By magic number."""
+    return ANY_MAGIC.match(head) is not None
 
 
 def read(source: Source) -> Iterator[Record | InputError]:
@@ -89,7 +89,7 @@ def _check(path: Path) -> None:
     """What decoding ignores: the checksums of a PNG, the end of a GIF (cut between two frames, it decodes)."""
     with path.open("rb") as file, _pillow():
         try:
-            image = Image.open(file, formats=tuple(MAGIC))
+            image = Image.open(file, formats=READ)
         except UnidentifiedImageError as error:
             raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
         if image.format == "PNG":
@@ -103,7 +103,7 @@ def _check(path: Path) -> None:
 def _opened(file: IO[bytes], path: Path) -> tuple[Any, int, set[str]]:
     """Pillow's image, the number of its frames, and what it warned of."""
     with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
-        image = Image.open(file, formats=tuple(MAGIC))
+        image = Image.open(file, formats=READ)
         frames = getattr(image, "n_frames", 1)
     return image, frames, warned
 
@@ -117,7 +117,7 @@ def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray
         # Loading turns a TIFF upright and forgets that it did; other formats may have their EXIF behind the pixels.
         exif, orientation = (_exif_of_tiff(image), _orientation(image)) if tiff else (None, None)
         image.load()
-        pixels = pixels_of(image, white, orientation, where)
+        pixels = pixels_of(image, white, orientation)
         found = {"mode": image.mode, "white": white, **_beside(image, frames)}
         found["exif"] = exif if tiff else image.info.get("exif")
         found["orientation"] = orientation if tiff else _orientation(image)

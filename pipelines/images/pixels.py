@@ -38,8 +38,7 @@ MODES = {
 PLAIN_MODES = {MODES[mode]: mode for mode in ("1", "L", "I;16", "I;16B", "I", "F", "LA", "RGB", "RGBA")}
 
 # https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 277, 274, 338, 339
-SIGNED, PREMULTIPLIED = 2, (1,)
+ORIENTATION = 274
 # Pillow turns a TIFF upright while it loads it, and no other format: orientation -> what turns it back.
 TURN_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,32 +69,14 @@ def refuse_lossy(image: Any, where: object) -> None:
         raise _lossy(where, f"Pillow's mode {image.mode}")
     rawmodes = " ".join(str(tile.args) for tile in image.tile)
     deep_ppm = image.format == "PPM" and image.mode == "RGB" and (white_of(image) or 0) > 255
-    bits, samples = 8 * np.dtype(MODES[image.mode][0]).itemsize, MODES[image.mode][1]
+    bits = 8 * np.dtype(MODES[image.mode][0]).itemsize
     found = None
     if deep_ppm or (bits == 8 and re.search(r";16[BLN]", rawmodes)):
         found = "16-bit channels, which Pillow cuts to 8"
     elif len(image.info.get("sizes", ())) > 1:
         found = f"an icon of {len(image.info['sizes'])} sizes, of which Pillow gives one"
-    elif image.format == "TIFF":
-        found = _lossy_tiff(image.tag_v2, bits, samples) or _hollow(image)
     if found:
         raise _lossy(where, found)
-
-
-def _lossy_tiff(tags: Any, bits: int, samples: int) -> str | None:
-    deepest = max(tags.get(BITS_PER_SAMPLE, (1,)))
-    signed = max(tags.get(SAMPLE_FORMAT, (1,))) == SIGNED
-    if deepest > bits or (signed and deepest <= 8):
-        return f"{deepest}-bit {'signed ' * signed}samples, of which Pillow makes {bits}-bit unsigned ones"
-    if (stored := tags.get(SAMPLES_PER_PIXEL, samples)) != samples:
-        return f"{stored} samples a pixel, of which Pillow gives {samples}"
-    return None
-
-
-def _hollow(image: Any) -> str | None:
-    boxes = [tile.extents for tile in image.tile]
-    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
-    return "fewer strips than rows, and Pillow makes the others black" if covered < image.width * image.height else None
 
 
 def _lossy(where: object, found: str) -> InputError:
@@ -107,25 +88,14 @@ def _lossy(where: object, found: str) -> InputError:
     )
 
 
-def pixels_of(image: Any, white: int | None, orientation: int | None, where: object) -> npt.NDArray[Any]:
+def pixels_of(image: Any, white: int | None, orientation: int | None) -> npt.NDArray[Any]:
     """Stored values of a loaded image: (y, x), or (channel, y, x). ``orientation`` is what it had before loading."""
-    if image.format == "TIFF":
-        _refuse_changed(image, where)
-        if orientation in TURN_BACK:
-            image = image.transpose(TURN_BACK[orientation])
+    if image.format == "TIFF" and orientation in TURN_BACK:
+        image = image.transpose(TURN_BACK[orientation])
     pixels = np.asarray(image)
     if white is not None:
         pixels = np.rint(pixels * (white / _full(image.mode))).astype(pixels.dtype)
     return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
-
-
-def _refuse_changed(image: Any, where: object) -> None:
-    """Premultiplied colour is divided by its alpha, 32 unsigned bits are read as signed: harmless only at times."""
-    tags = image.tag_v2
-    if image.mode == "RGBA" and tags.get(EXTRA_SAMPLES) == PREMULTIPLIED and image.getextrema()[3][0] < 255:
-        raise _lossy(where, "colours multiplied by alpha, which Pillow divides out again")
-    if image.mode == "I" and max(tags.get(SAMPLE_FORMAT, (1,))) != SIGNED and image.getextrema()[0] < 0:
-        raise _lossy(where, "unsigned 32-bit samples of 2^31 and more, which Pillow reads as negative")
 
 
 def image_of(elements: Any, metadata: dict[str, Any]) -> Image.Image:
