@@ -11,16 +11,20 @@ A format is a module with five names::
 and, where it is a folder or several files, a sixth::
 
     gather(folder, files, folders)    the groups of files in a folder that belong together
+
+and, where one file may hold very many records that take long to read, two more::
+
+    pieces(source), read_piece(source, piece)    what several processes can read at once
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.chess import pgn
-from pipelines.images import pillow
+from pipelines.images import idx, pillow
 from pipelines.scans import nifti, npy
 from pipelines.source import HEAD_BYTES as HEAD_BYTES
 from pipelines.source import Group, Source
@@ -55,8 +59,21 @@ class Gathering(Format, Protocol):
         """The groups among the files and folders of a folder."""
 
 
-ALL: tuple[Format, ...] = (nifti, npy, pillow, pgn, plain)
-GATHERING: tuple[Gathering, ...] = ()
+class Cuttable(Format, Protocol):
+    """What a format offers that can be cut into pieces, each to be read by itself."""
+
+    __name__: str
+
+    def pieces(self, source: Source) -> Iterator[Any]:
+        """The pieces of a source in order, each with what it takes to read it."""
+
+    def read_piece(self, source: Source, piece: Any) -> Iterator[Record | InputError]:
+        """The records of one piece."""
+
+
+ALL: tuple[Format, ...] = (nifti, npy, pillow, pgn, idx, plain)
+GATHERING: tuple[Gathering, ...] = (idx,)
+CUTTABLE: tuple[Cuttable, ...] = ()
 
 
 def recognise(source: Source) -> Format:
