@@ -14,7 +14,7 @@ from aunn_data.registry import Holdout
 from aunn_data.verify import verify
 from pipelines.card import write_card
 from pipelines.config import check_keys, read_toml
-from pipelines.ingest import Report, ingest, open_or_create
+from pipelines.ingest import Report, Watch, ingest, open_or_create
 from pipelines.options import Options
 
 DEFAULT_HOLDOUT = "default"
@@ -45,7 +45,9 @@ def build(config: Path | None, corpus: str, corpus_wins: bool, on_record: Callab
     for source in plan.get("source", []):
         options = Options(source.get("layout"), source.get("chess", "boards"), source.get("prefix", ""))
         assert config is not None
-        report = ingest([config.parent / source["path"]], built.corpus, options, lambda found: on_record())
+        report = ingest(
+            [config.parent / source["path"]], built.corpus, options, watch=Watch(reading=lambda source: on_record())
+        )
         built.reports.append(report)
     if not len(built.corpus.entries):
         raise RequestError(
@@ -55,6 +57,7 @@ def build(config: Path | None, corpus: str, corpus_wins: bool, on_record: Callab
     built.corpus.add_holdouts([_holdout(built.corpus, row) for row in _regions(plan.get("holdout", []))])
     if not built.corpus.holdouts():
         built.corpus.add_holdouts(default_holdouts(built.corpus))
+    built.corpus.registry.settle()  # what an earlier run did as well
     built.card = write_card(built.corpus)
     return built
 

@@ -1,7 +1,6 @@
 """Files and folders into a corpus: walk, recognise, read, commit in batches; nothing is skipped unreported."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,33 +8,43 @@ from aunn_data.batch import Sha256, resolved
 from aunn_data.corpus import ADDRESS_BITS, Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
+from aunn_data.header import Header
 from aunn_data.record import Record
 from aunn_data.store import store_at
 from pipelines.options import Options
-from pipelines.records import leaves, records_of
+from pipelines.parallel import ALONE, Read, Workers, read_all
 from pipelines.source import Source
 from pipelines.walk import walk
 
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
 BATCH_RECORDS = 1 << 14  # … or it has this many records
-HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its records go in
 ATTEMPTS = 10  # for one batch, where other writers ingest the same files
 CHESS_FORMATS = {"boards": "pgn-boards", "pgn": "pgn"}  # payload of games -> a header's format
 
 
 @dataclass
 class Report:
-    """What became of every source."""
+    """What became of every source; ``planned`` is what a dry run would have ingested."""
 
     corpus: Corpus
     ingested: list[tuple[Path, Entry]] = field(default_factory=list)
     unchanged: list[tuple[Path, Entry]] = field(default_factory=list)
     refused: list[tuple[Path, InputError]] = field(default_factory=list)
+    planned: list[tuple[Path, Header]] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
         """Payload bytes that went in."""
         return sum(entry.payload_bytes for _, entry in self.ingested)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: called with all source bytes that there are, each source that is read, source bytes done."""
+
+    planned: Callable[[int], object] = lambda total: None
+    reading: Callable[[Source], object] = lambda source: None
+    done: Callable[[int], object] = lambda count: None
 
 
 _Waiting = tuple[Source, Record, Sha256]
@@ -52,58 +61,66 @@ def ingest(
     paths: Sequence[Path],
     corpus: Corpus,
     options: Options | None = None,
-    on_plan: Callable[[int], object] = lambda total: None,
-    on_source: Callable[[Source], object] = lambda source: None,
-    on_bytes: Callable[[int], object] = lambda count: None,
+    workers: Workers = ALONE,
+    watch: Watch | None = None,
+    dry_run: bool = False,
 ) -> Report:
     """Ingests files and folders. Bad ones land in the report; good ones beside them go in; known ones stay as they are.
 
-    ``on_plan`` is called with all source bytes that there are, ``on_source`` before a file is read, ``on_bytes`` with
-    source bytes done.
+    A dry run reads everything and writes nothing.
     """
-    report = Report(corpus)
-    with ThreadPoolExecutor(1) as hasher:
-        batch = _Batch(report, on_bytes)
-        found = list(walk(paths, corpus.name, options))
-        on_plan(sum(source.size() for source in found if isinstance(source, Source)))
-        for given in found:
-            for source in [given] if isinstance(given, InputError) else leaves(given):
-                if isinstance(source, InputError):
-                    report.refused.append((Path(source.where), source))
-                    continue
-                on_source(source)
-                try:
-                    for record, sha256 in _new_records(source, report, hasher):
-                        batch.add(source, record, sha256)
-                except InputError as error:
-                    report.refused.append((Path(source.label), error))
-            batch.source_bytes += given.size() if isinstance(given, Source) else 0
+    report, watch = Report(corpus), watch or Watch()
+    batch = _Batch(report, watch, dry_run)
+    given = list(walk(paths, corpus.name, options))
+    total = sum(source.size() for source in given if isinstance(source, Source))
+    watch.planned(total)
+    with workers.pool(total, len(given)) as pool:
+        for reading in read_all(given, pool, lambda name: _source_of(name, report)):
+            if isinstance(reading, InputError):
+                report.refused.append((Path(reading.where), reading))
+            elif isinstance(reading, Source):
+                batch.source_bytes += reading.size()
+            else:
+                watch.reading(reading.source)
+                _add_new(reading, batch)
         batch.commit()
     return report
 
 
-def _new_records(source: Source, report: Report, hasher: ThreadPoolExecutor) -> Iterator[tuple[Record, Sha256]]:
-    """The records of a source that the corpus lacks, and the source's SHA-256; the rest goes to the report."""
-    aside = source.size() >= HASH_ASIDE
-    sha256: Sha256 = hasher.submit(lambda: source.sha256) if aside else source.sha256
+def _add_new(reading: Read, batch: "_Batch") -> None:
+    try:
+        for record in _new_records(reading, batch.report):
+            batch.add(reading.source, record, reading.sha256)
+    except InputError as error:
+        batch.report.refused.append((Path(reading.source.label), error))
+
+
+def _new_records(reading: Read, report: Report) -> Iterator[Record]:
+    """The records of a source that the corpus lacks; the rest goes to the report."""
+    source, label = reading.source, Path(reading.source.label)
     if known := _known(source.name, report):
-        sha256 = resolved(sha256)
-        if known.source_sha256 == sha256 and not _differs(known, source.options):
-            report.unchanged.append((Path(source.label), known))
+        sha256 = resolved(reading.sha256)
+        if known.source_sha256 == sha256 and not _differs(known, source.options, report.corpus):
+            report.unchanged.append((label, known))
             return
-    for found in records_of(source):
+    for found in reading.found:
         if isinstance(found, InputError):
-            report.refused.append((Path(source.label), found))
+            report.refused.append((label, found))
         elif known := _known(found.header.record, report):
-            _check_same(source, known, resolved(sha256))
-            report.unchanged.append((Path(source.label), known))
+            _check_same(source, known, resolved(reading.sha256), report.corpus)
+            report.unchanged.append((label, known))
         else:
-            yield _laid_out(found, source.options), sha256
+            yield _laid_out(found, source.options)
 
 
-def _check_same(source: Source, known: Entry, sha256: str) -> None:
+def _source_of(name: str, report: Report) -> str | None:
+    known = _known(name, report)
+    return known.source_sha256 if known else None
+
+
+def _check_same(source: Source, known: Entry, sha256: str, corpus: Corpus) -> None:
     """InputError unless the record that is there was made from the same file in the same way."""
-    if known.source_sha256 != sha256 or _differs(known, source.options):
+    if known.source_sha256 != sha256 or _differs(known, source.options, corpus):
         other = f"other options ({known.layout}, {known.format})"
         raise InputError(
             source.label,
@@ -118,10 +135,15 @@ def _known(record: str, report: Report) -> Entry | None:
     return entries.named(record) if record in entries else None
 
 
-def _differs(known: Entry, options: Options) -> bool:
+def _differs(known: Entry, options: Options, corpus: Corpus) -> bool:
     """Was the record ingested with other options than these?"""
     other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
-    return other_layout or (known.modality == "chess" and known.format != CHESS_FORMATS[options.chess])
+    if known.modality == "chess":
+        return other_layout or known.format != CHESS_FORMATS[options.chess]
+    window = list(options.window) if options.window and known.modality == "scan" else None
+    if known.modality == "scan" and (known.dtype == "|u1" or window):
+        return other_layout or corpus.header(known).metadata.get("window") != window
+    return other_layout
 
 
 def _laid_out(record: Record, options: Options) -> Record:
@@ -135,8 +157,8 @@ def _laid_out(record: Record, options: Options) -> Record:
 class _Batch:
     """Records that wait to be committed together."""
 
-    def __init__(self, report: Report, on_bytes: Callable[[int], object]):
-        self.report, self.on_bytes = report, on_bytes
+    def __init__(self, report: Report, watch: Watch, dry_run: bool):
+        self.report, self.watch, self.dry_run = report, watch, dry_run
         self.records: list[_Waiting] = []
         self.names: dict[str, Source] = {}
         self.memory = self.source_bytes = 0
@@ -157,8 +179,11 @@ class _Batch:
             self.commit()
 
     def commit(self) -> None:
-        self._append(self.records)
-        self.on_bytes(self.source_bytes)
+        if self.dry_run:
+            self.report.planned.extend((Path(source.label), record.header) for source, record, _ in self.records)
+        else:
+            self._append(self.records)
+        self.watch.done(self.source_bytes)
         self.records, self.names, self.memory, self.source_bytes = [], {}, 0, 0
 
     def _append(self, records: list[_Waiting], attempt: int = 1) -> None:
@@ -190,7 +215,7 @@ class _Batch:
                 yield source, record, sha256
                 continue
             try:
-                _check_same(source, known, resolved(sha256))
+                _check_same(source, known, resolved(sha256), self.report.corpus)
                 self.report.unchanged.append((Path(source.label), known))
             except InputError as error:
                 self.report.refused.append((Path(source.label), error))

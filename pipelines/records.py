@@ -11,6 +11,7 @@ from pathlib import Path
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines import archives, formats
+from pipelines.asked import changed
 from pipelines.source import Source
 from pipelines.walk import walk
 
@@ -43,15 +44,38 @@ def leaves(source: Source) -> Iterator[Source | InputError]:
 
 def records_of(source: Source) -> Iterator[Record | InputError]:
     """The records of a source that is no archive, as its format's reader gives them and the options ask for."""
-    format = formats.recognise(source)
+    yield from finished(source, formats.recognise(source).read(source))
+
+
+def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator[Record | InputError]:
+    """What a format's reader gives, with what joins it; whatever it raises refuses its file and no other."""
+    mask = _mask(source)
     sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
-    for found in _guarded(format.read(source), source):
+    for found in _guarded(records, source):
         if isinstance(found, InputError):
             yield relabelled(found, source, source.path)
-        elif sidecars:
-            yield replace(found, header=replace(found.header, metadata={**found.header.metadata, "sidecars": sidecars}))
-        else:
-            yield found
+            continue
+        try:
+            found = changed(found, source.options, mask, source.label)
+        except InputError as error:
+            yield error
+            continue
+        beside = {"sidecars": sidecars, "compression": list(source.codecs)}
+        if kept := {key: value for key, value in beside.items() if value}:
+            found = replace(found, header=replace(found.header, metadata={**found.header.metadata, **kept}))
+        yield found
+
+
+def _mask(source: Source) -> Record | None:
+    """The one record of the mask beside a scan."""
+    if source.mask is None:
+        return None
+    beside = Source(source.mask, source.mask.name, source.options, scratch=source.scratch)
+    for found in formats.recognise(beside).read(beside):
+        if isinstance(found, InputError):
+            raise found
+        return found
+    return None
 
 
 def relabelled(error: InputError, source: Source, path: Path) -> InputError:

@@ -10,10 +10,10 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from aunn_data.errors import InputError
 from pipelines import compressed
@@ -53,7 +53,8 @@ class Source:
     """What becomes one or more records that are named by ``name``.
 
     ``path`` is a file, or a folder where the format is one. ``files`` are all files that it is made of, if those are
-    not ``path`` alone; ``sidecars`` are notes that lie beside it and join its header. ``label`` is what errors call it.
+    not ``path`` alone. ``sidecars`` are notes beside it that join its header; ``mask`` is a scan that is not 0 where
+    elements are missing. ``label`` is what errors call it.
     """
 
     path: Path
@@ -61,12 +62,20 @@ class Source:
     options: Options = field(default_factory=Options)
     files: tuple[Path, ...] = ()
     sidecars: tuple[Path, ...] = ()
+    mask: Path | None = None
     label: str = ""
     depth: int = 0
     scratch: Scratch = field(default_factory=Scratch, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or str(self.path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was worked out: another process unpacks for itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "scratch"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, scratch=Scratch())
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -130,9 +139,8 @@ class Source:
     def within(self, path: Path, name: str) -> "Source":
         """A file or folder that was unpacked from this one."""
         label = f"{self.label}::{name}"
-        return replace(
-            self, path=path, name=f"{self.name}::{name}", label=label, files=(), sidecars=(), depth=self.depth + 1
-        )
+        bare = replace(self, files=(), sidecars=(), mask=None)
+        return replace(bare, path=path, name=f"{self.name}::{name}", label=label, depth=self.depth + 1)
 
     @cached_property
     def sha256(self) -> str:

@@ -1,7 +1,8 @@
 """What lies below the paths given, in a fixed order: single files, and files and folders that are one thing together.
 
 A format that is more than one file says so with ``gather`` (see formats.py); it is asked for every folder. A note that
-is called like the one image or scan beside it is its sidecar and joins its header: see SIDECARS.
+is called like the one image or scan beside it is its sidecar and joins its header: see SIDECARS. What is called
+``NAME.missing.EXT`` beside ``NAME.EXT`` is a scan of the same shape that is not 0 where the other one is missing.
 """
 
 import os
@@ -15,6 +16,7 @@ from pipelines.options import Options
 from pipelines.source import Group, Scratch, Source, unreadable
 
 SIDECARS = {".json": ("image", "scan"), ".txt": ("image",), ".bval": ("scan",), ".bvec": ("scan",)}
+MASK = ".missing"
 MOST_SIDECAR_BYTES = 1 << 16
 
 
@@ -47,7 +49,10 @@ class _Walk:
                 if group.name == path.name:
                     yield self._source(path, path.name, tuple(path.parent / file for file in group.files))
                     return
-        yield self._single(path, path.name)
+        same = (_stem(path.name), _stem(path.name) + MASK)
+        beside = [file for file in files if file == path.name or _stem(file) in same]
+        found = [source for source in self._singles(path.parent, beside) if _path_of(source) == path]
+        yield found[0] if found else self._single(path, path.name)
 
     def folder(self, folder: Path, above: tuple[str, ...]) -> Iterator[Source | InputError]:
         """All that lies in a folder and below it, groups first."""
@@ -77,16 +82,21 @@ class _Walk:
 
     def _singles(self, folder: Path, files: list[str]) -> Iterator[Source | InputError]:
         notes = _sidecars(folder, files)
-        joined = {note for beside in notes.values() for note in beside}
+        masks = _masks(folder, files)
+        joined = {note for beside in notes.values() for note in beside} | set(masks.values())
         for file in files:
             if file not in joined:
                 source = self._single(folder / file, self._name(folder / file))
-                if isinstance(source, Source) and file in notes:
-                    source = replace(source, sidecars=tuple(folder / note for note in notes[file]))
+                if isinstance(source, Source):
+                    source = replace(
+                        source,
+                        sidecars=tuple(folder / note for note in notes.get(file, ())),
+                        mask=folder / masks[file] if file in masks else None,
+                    )
                 yield source
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix() if path != self.root else path.resolve().name
+        return path.relative_to(self.root).as_posix() if path != self.root else Path(os.path.abspath(path)).name
 
     def _single(self, path: Path, name: str) -> Source | InputError:
         if path.exists() and not path.is_file():
@@ -130,6 +140,23 @@ def _sidecars(folder: Path, files: list[str]) -> dict[str, list[str]]:
                 note for note in notes if modality in SIDECARS[Path(note).suffix.lower()] and _is_note(folder / note)
             ]
     return found
+
+
+def _masks(folder: Path, files: list[str]) -> dict[str, str]:
+    """The mask beside each scan that has one."""
+    found = {}
+    for mask in files:
+        stem = _stem(mask)
+        if stem.endswith(MASK):
+            of = [file for file in files if _stem(file) == stem.removesuffix(MASK)]
+            scans = [file for file in (*of, mask) if _modality(folder / file) == "scan"]
+            if len(scans) == 2 and mask in scans:
+                found[scans[0]] = mask
+    return found
+
+
+def _path_of(found: Source | InputError) -> Path | None:
+    return found.path if isinstance(found, Source) else None
 
 
 def _stem(file: str) -> str:
