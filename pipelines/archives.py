@@ -48,6 +48,8 @@ def unpack(source: Source, folder: Path) -> Iterator[InputError]:
                 continue
             try:
                 left -= _copied(member, folder, left)
+            except InputError:  # the stream that all members come from
+                raise
             except Exception as error:  # whatever zipfile, tarfile and the decoders behind them raise on bad bytes
                 yield _refused(source, f"{member.name} to unpack", f"{type(error).__name__}: {error}")
             if left < 0:

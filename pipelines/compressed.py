@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import re
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import zstandard
 from aunn_data.errors import InputError
 
 FREE_BYTES = 1 << 26  # may come out of any file, whatever the ratio
+COPY_BYTES = 1 << 22
 ZSTD_CHUNK = 1 << 11  # a block of 4 bytes may become 128 KiB: what one call gives stays below 64 MiB
 MAGIC = re.compile(
     rb"(?P<gz>\x1f\x8b\x08)|(?P<bz2>BZh[1-9](?:1AY&SY|\x17rE8P\x90))|(?P<xz>\xfd7zXZ\0)"
@@ -43,6 +45,15 @@ def opened(file: IO[bytes], codec: str, compressed_bytes: int, max_ratio: float,
     """What is inside a compressed file, as a stream that raises InputError where that is damaged, cut or a bomb."""
     most = max(FREE_BYTES, int(compressed_bytes * max_ratio))
     return io.BufferedReader(_Checked(file, _OPEN[codec](file), most, max_ratio, label), 1 << 16)
+
+
+def compress(path: Path, codec: str, to: Path) -> None:
+    """Compresses a file, without a time in it, and removes the original."""
+    packed = path.with_name(f"{path.name}.packed")
+    with path.open("rb") as file, packed.open("wb") as raw, _PACK[codec](raw) as out:
+        shutil.copyfileobj(file, out, COPY_BYTES)
+    path.unlink()
+    packed.replace(to)
 
 
 class _Checked(io.RawIOBase):
@@ -111,6 +122,12 @@ class _Frames:
         """Nothing is held."""
 
 
+_PACK: dict[str, Callable[[IO[bytes]], Any]] = {
+    "gz": lambda file: gzip.GzipFile("", "wb", 6, file, mtime=0),
+    "bz2": lambda file: bz2.BZ2File(file, "wb"),
+    "xz": lambda file: lzma.LZMAFile(file, "wb"),  # noqa: SIM115 (closed by who asked for it)
+    "zst": lambda file: zstandard.ZstdCompressor().stream_writer(file, closefd=False),
+}
 _OPEN: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     "bz2": bz2.BZ2File,

@@ -9,7 +9,8 @@ from pathlib import Path
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import AunnError, InputError
-from pipelines import formats
+from aunn_data.record import Record
+from pipelines import compressed, formats
 
 
 @dataclass
@@ -32,14 +33,32 @@ def export(
     for source, group in groupby(entries, key=lambda entry: entry.source):
         members = list(group)
         try:
-            path = path_below(folder, source, overwrite)
-            path = formats.named(members[0].format).write([corpus.record(entry) for entry in members], path)
+            path = path_below(folder, source.replace("::", "/"), overwrite)
+            path = write([corpus.record(entry) for entry in members], path)
             done.files.extend((entry, path) for entry in members)
         except (AunnError, OSError) as error:
             done.refused.append((source, _as_input_error(source, error)))
         for entry in members:
             on_record(entry)
     return done
+
+
+def write(records: Sequence[Record], path: Path) -> Path:
+    """All records of a source as its file, compressed as it was, its sidecars beside it. Returns the path written."""
+    header = records[0].header
+    codecs, inner = header.metadata.get("compression", []), path
+    for _ in codecs:
+        inner = compressed.inner_name(inner)
+    for suffix, text in header.metadata.get("sidecars", {}).items():
+        path_below(path.parent, f"{inner.stem}{suffix}", overwrite=True).write_text(text, "utf-8", newline="")
+    written = formats.named(header.format).write(records, inner)
+    if not codecs or not written.is_file():
+        return written
+    own = written == inner
+    for codec in reversed(codecs):
+        compressed.compress(written, codec, packed := written.with_name(f"{written.name}.{codec}"))
+        written = packed
+    return written.rename(path) if own else written
 
 
 def path_below(folder: Path, source: str, overwrite: bool) -> Path:

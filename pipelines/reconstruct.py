@@ -19,13 +19,17 @@ from aunn_data.geometry import Geometry, slices
 from aunn_data.record import Record
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
-from pipelines import formats
+from pipelines import compressed
 from pipelines.export import path_below
+from pipelines.export import write as write_source
 from pipelines.figures import byte_figures, categorical, element_figures
 from pipelines.runs import Run
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int], object]
+
+
+KEEPING = ("nifti1", "nifti2", "npy", "npz")  # their writers take an array of any type
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,7 @@ def write(found: Reconstruction, folder: Path) -> list[Path]:
     entry, record = found.target.entry, found.record
     path = path_below(folder, file_name(entry), overwrite=True)
     missing = None if record.missing is None else np.asarray(record.missing) & ~found.target.mask
-    format = formats.named(entry.format)
-    files = [format.write([replace(record, elements=found.filled, missing=missing)], path)]
+    files = [write_source([replace(record, elements=found.filled, missing=missing)], path)]
     for what, array in (("mask", found.target.mask.astype(np.uint8)), ("uncertainty", found.uncertainty)):
         files.append(_write_map(found, what, array, path))
     return files
@@ -180,7 +183,7 @@ def _values(entry: Entry, record: Record, found: Prediction) -> npt.NDArray[Any]
 
 
 def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: Path) -> Path:
-    """An array on the record's grid: in the scan's own format, as PNG or TIFF beside an image, else as .npy."""
+    """An array on the record's grid: NIfTI beside a NIfTI or another scan, PNG or TIFF beside an image, else .npy."""
     header, known = found.record.header, found.record.header.geometry
     axes, format, (stem, suffix) = known.axes, header.format, _split(path.name)
     if header.modality == "image":
@@ -191,6 +194,9 @@ def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: 
         format = "png" if what == "mask" else "tiff"
     elif header.modality != "scan":
         format = "npy"
+    own = header.modality == "scan" and format in KEEPING
+    if header.modality == "scan" and not own:
+        format, suffix = "nifti1", ".nii"
     if header.modality != "scan":
         stem, suffix = path.name, f".{format}"
     whole = len(axes) == len(known.axes)
@@ -202,14 +208,13 @@ def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: 
         units=known.units if whole else None,
         affine=known.affine,
     )
-    metadata = header.metadata if header.modality == "scan" else {}
+    metadata = header.metadata if own else {}
     record = Record(replace(header, format=format, geometry=geometry, metadata=metadata), array)
-    return formats.named(format).write([record], path.with_name(f"{stem}.{what}{suffix}"))
+    return write_source([record], path.with_name(f"{stem}.{what}{suffix}"))
 
 
 def _split(name: str) -> tuple[str, str]:
     """Name and suffix, .nii.gz being one suffix."""
-    for suffix in (".nii.gz", Path(name).suffix):
-        if suffix and name.endswith(suffix):
-            return name.removesuffix(suffix), suffix
-    return name, ""
+    inner = compressed.inner_name(Path(name)).name
+    stem = inner.removesuffix(Path(inner).suffix)
+    return stem, name.removeprefix(stem)

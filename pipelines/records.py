@@ -93,7 +93,7 @@ def _claimed(source: Source) -> bool:
 
 
 def _note(path: Path) -> str:
-    return path.read_text("utf-8")
+    return path.read_bytes().decode()
 
 
 def _guarded(records: Iterator[Record | InputError], source: Source) -> Iterator[Record | InputError]:
