@@ -241,6 +241,7 @@ class Registry:
             there = self._rows(name, table)
             rows, revoked = decide(table, there)
             if not revoked and (rows is None or not rows.num_rows):
+                self.settle()  # somebody has done it, and may have been killed before it was durable
                 return table.version()
             actions: list[dict[str, Any]] = [
                 {"txn": {"appId": _revocation(batch), "version": 1, "lastUpdated": _now()}} for batch in revoked
@@ -277,7 +278,10 @@ class Registry:
         return key, {"add": {**add, "dataChange": True, "stats": stats}}
 
     def settle(self) -> None:
-        """Makes the newest versions durable, should their writer have been killed on the last step."""
+        """Makes the newest versions durable: a writer that was killed on its last step has left them in sight.
+
+        Whoever calls work done because it finds it done calls this; a commit of its own does the same for its table.
+        """
         self.store.settle([f"{self.key}/{name}/_delta_log" for name in SCHEMAS])
 
     # ---- tables ------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Folder:
     def settle(self, keys: list[str]) -> None:
         paths = [self.path / key for key in keys]
         with _refusals(self, ", ".join(keys)):
-            for path in [*paths, *{path.parent for path in paths}]:
+            for path in dict.fromkeys([*paths, *(path.parent for path in paths)]):  # in one order, for tests
                 _sync(path)
 
     def items(self, prefix: str) -> Iterator[Item]:

@@ -84,6 +84,8 @@ def ingest(
                 watch.reading(reading.source)
                 _add_new(reading, batch)
         batch.commit()
+    if not dry_run:
+        corpus.registry.settle()  # what is unchanged as well
     return report
 
 

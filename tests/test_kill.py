@@ -36,3 +36,15 @@ def test_a_checkpoint_that_is_being_removed_is_never_half(benches):
     check_afterwards(train, case, done)
     train.again(case)
     check_end(train, case)
+
+
+@pytest.mark.parametrize(("kind", "table"), [("ingest", "records"), ("build-corpus", "holdouts")])
+def test_what_the_same_command_finds_done_it_makes_durable(benches, kind, table):
+    """Killed just before the last commit is durable: after the command again, a power cut does not take it away."""
+    struck, case = benches(kind), benches(kind).home / "case"
+    log = f"/registry/{table}/_delta_log/"
+    commit = max(n for n, (call, path) in enumerate(struck.log, 1) if call == "link" and log in path)
+    done = struck.strike(case, Fault("again", commit + 1))
+    assert (done.struck, done.returncode, struck.log[commit][0]) == (True, 0, "fsync"), done.stderr
+    check_afterwards(struck, case, done)
+    check_end(struck, case)
