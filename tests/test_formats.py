@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from pipelines.images import pillow
 from pipelines.scans import nifti, npy
@@ -49,13 +49,6 @@ def exif(orientation):
     return block.tobytes()
 
 
-def texts():
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("Title", "Größe")
-    chunks.add_itxt("Comment", "日本")
-    return chunks
-
-
 def volume(name, array, version=1, **fields):
     """A NIfTI file with the array's own type and byte order."""
 
@@ -83,15 +76,6 @@ EXAMPLES = [
     text("mark.txt", "\ufeffmarked".encode()),
     text("utf16.txt", "sechzehn".encode("utf-16")),
     text("latin1.txt", "Vögel füttern, Bäume fällen\n".encode("latin-1") * 9),
-    image("grey.png", grey(GREY, "L"), dpi=(300, 300), pnginfo=texts(), icc_profile=b"profile", exif=exif(6)),
-    image("bits.png", grey(GREY % 4 * 85, "L"), bits=2),
-    image("bitmap.png", Image.fromarray(GREY > 20)),
-    image("la.png", colour("LA")),
-    image("rgb.png", colour("RGB"), transparency=(1, 2, 3)),
-    image("rgba.png", colour("RGBA")),
-    image("sixteen.png", grey(GREY.astype("<u2") * 300, "I;16")),
-    image("indices.png", indices(), transparency=b"\x00\x80\xff\xff"),
-    image("moving.png", indices(), records=2, append_images=[indices(1)], save_all=True, duration=[40, 50]),
     image("indices.gif", indices()),
     image("moving.gif", indices(), records=2, append_images=[indices(1)], save_all=True, duration=40, loop=0),
     image("rgb.bmp", colour("RGB")),
@@ -131,8 +115,6 @@ REAL = [
     Example("text/encodings/SHIFT_JIS__ude_1.txt", plain, checked=False),
     Example("images/pillow/hopper.jpg", pillow, faithful=False),
     Example("images/exif/Canon_40D.jpg", pillow, faithful=False),
-    Example("images/pngsuite/basn3p02.png", pillow),
-    Example("images/pillow/tiny.png", pillow),
     Example("images/pillow/frozenpond.mpo", pillow, records=2, faithful=False),
     Example("images/newtonscradle.gif", pillow, records=36),
     Example("scans/nifti/anatomical.nii", nifti),

@@ -21,7 +21,9 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
+from pipelines.images import png
 from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
+from pipelines.images.png_metadata import MOST_BYTES
 from pipelines.images.saving import save
 from pipelines.source import Source
 from pipelines.stored import element_bytes, nan_marks, refusing
@@ -35,7 +37,6 @@ MAGIC = {
     "ICO": rb"\x00\x00\x01\x00[^\x00]\x00",
     "JPEG": rb"\xff\xd8\xff",
     "PCX": rb"\n[\x00\x02\x03\x05][\x00\x01][\x01\x02\x04\x08]",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
     "PPM": rb"P[1-6f]\s(?:\s|#[^\n]*\n)*\d+\s",
     "SUN": rb"\x59\xa6\x6a\x95",
     "WEBP": rb"RIFF.{4}WEBP",
@@ -44,7 +45,6 @@ FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO"))  # MPO: a JPEG wit
 ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
 READ = (*MAGIC, "TIFF")  # TIFFs have a reader of their own (tiff.py); here only to check those that ``write`` made
 
-KEPT_CHARACTERS = (1 << 16) * 4 // 3  # 64 KiB as base64
 EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an image editor and save it again"
 
 
@@ -55,6 +55,9 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source) -> Iterator[Record | InputError]:
     """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
+    if png.sniff(source.head, source.path):  # has a reader of its own; here only to check those that ``write`` made
+        yield from png.read(source)
+        return
     path, name = source.local(), source.name
     with refusing(path, EXPECTED, REMEDY):
         _check(path)
@@ -86,14 +89,12 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 
 def _check(path: Path) -> None:
-    """What decoding ignores: the checksums of a PNG, the end of a GIF (cut between two frames, it decodes)."""
+    """What decoding ignores: the end of a GIF (cut between two frames, it decodes)."""
     with path.open("rb") as file, _pillow():
         try:
             image = Image.open(file, formats=READ)
         except UnidentifiedImageError as error:
             raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
-        if image.format == "PNG":
-            image.verify()
         if image.format == "GIF":
             file.seek(max(0, path.stat().st_size - 256))
             if not file.read().rstrip(b"\0").endswith(b";"):
@@ -146,14 +147,10 @@ def _pillow() -> Iterator[set[str]]:
 
 def _beside(image: Any, frames: int) -> dict[str, Any]:
     """What Pillow found beside the pixels of a loaded frame."""
-    texts = {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
-    info = {key: value for key, value in image.info.items() if key not in texts}  # a text may go by any of these names
+    info = image.info
     found = {key: info.get(key) for key in ("dpi", "transparency", "icc_profile", "xmp", "comment")}
-    if image.format == "PNG":
-        found.update(text=texts, xmp=None)  # XMP is one of the texts
     if frames > 1:
         found.update(duration=info.get("duration"), loop=info.get("loop"))
-        found["default_image"] = info.get("default_image") or None
     if image.mode in ("P", "PA"):
         found["palette"] = bytes(image.getpalette(image.palette.mode))
         found["palette_mode"] = image.palette.mode if image.palette.mode != "RGB" else None
@@ -164,10 +161,10 @@ def _kept(found: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
     """As JSON types, what is empty or odd dropped, what is too big or was warned of listed in ``left_out``."""
     metadata = {}
     for key, value in found.items():
-        if (value := _json(value)) in (None, "", [], {}):
+        if isinstance(value, bytes) and len(value) > MOST_BYTES:
+            left_out.add(f"{key} ({len(value)} bytes)")
+        elif (value := _json(value)) in (None, "", [], {}):
             continue
-        if len(str(value)) > KEPT_CHARACTERS:
-            left_out.add(f"{key} ({len(str(value))} characters)")
         else:
             metadata[key] = value
     return {**metadata, "left_out": sorted(left_out)} if left_out else metadata

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record
+from pipelines.images import png
 from pipelines.images.pixels import image_of
 from pipelines.source import Source
 
@@ -79,6 +80,9 @@ def _shown(records: Sequence[Record], attempt: Attempt) -> list[Any]:
 
 def _save(images: list[Image.Image], records: Sequence[Record], path: Path, attempt: Attempt) -> None:
     frames = [record.header.metadata for record in records]
+    if attempt.format == "PNG":
+        path.write_bytes(png.file_of(records))
+        return
     if attempt.format == "PPM" and "white" in frames[0]:
         _save_netpbm(records[0], path)
         return
@@ -97,8 +101,7 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
     if len(images) > 1:
         more = {"save_all": True, "append_images": images[1:]}
         if attempt.timed and any("duration" in metadata for metadata in frames):
-            moving = frames[1:] if frames[0].get("default_image") else frames
-            more["duration"] = [metadata.get("duration", 0) for metadata in moving]
+            more["duration"] = [metadata.get("duration", 0) for metadata in frames]
         palettes = {metadata.get("palette", "") for metadata in frames}
         if attempt.format == "GIF" and len(palettes) == 1 and "" not in palettes:
             more["palette"] = base64.b64decode(palettes.pop())  # one for all: else each frame gets its own
@@ -116,28 +119,14 @@ def _save_netpbm(record: Record, path: Path) -> None:
 def _options(metadata: dict[str, Any], format: str) -> dict[str, Any]:
     """Pillow's options for what the source said beside its pixels."""
     options = {key: _plain(metadata[key]) for key in BLOCKS if key in metadata}
-    options.update({key: metadata[key] for key in ("loop", "default_image") if key in metadata})
+    options.update({key: metadata[key] for key in ("loop",) if key in metadata})
     if max(metadata.get("dpi", [MAX_DPI])) < MAX_DPI:
         options["dpi"] = tuple(metadata["dpi"])
     if "white" in metadata:
         options["bits"] = int(metadata["white"]).bit_length()
-    if format == "PNG":
-        options["pnginfo"] = _texts(metadata)
     if format == "TIFF":
         options["exif"] = _tiff_exif(options)
     return options
-
-
-def _texts(metadata: dict[str, Any]) -> PngImagePlugin.PngInfo:
-    texts = dict(metadata.get("text", {}))
-    if "comment" in metadata:
-        texts.setdefault("Comment", _plain(metadata["comment"]).decode("latin-1"))
-    if "xmp" in metadata:
-        texts.setdefault("XML:com.adobe.xmp", _plain(metadata["xmp"]).decode())
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in texts.items():
-        (chunks.add_itxt if key.startswith("XML:") else chunks.add_text)(key, value)
-    return chunks
 
 
 def _tiff_exif(options: dict[str, Any]) -> Image.Exif:
