@@ -47,6 +47,9 @@ def encode_into(block: Bytes, geometry: Geometry, elements: Any, start: int, mis
         stored = np.asarray(elements[cut], geometry.numpy_dtype)
         if geometry.is_bytes:
             return stored.view(np.uint8)[None]
+        if missing is None and not any(stored.strides):  # one value all over, such as that of chunks not stored
+            digits_P = digits.digits_of(stored[(slice(0, 1),) * stored.ndim], geometry.offset, geometry.place_values)
+            return np.broadcast_to(digits_P, (geometry.planes, *stored.shape))
         masked = None if missing is None or geometry.missing_value is None else np.asarray(missing[cut])
         return digits.digits_of(stored, geometry.offset, geometry.place_values, masked)
 
