@@ -20,8 +20,8 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
-from pipelines.compressed import FREE_BYTES
 from pipelines.images import png_metadata
+from pipelines.images.bombs import refuse_bomb
 from pipelines.images.png_chunks import CHANNELS, PALETTE, SIGNATURE, Frame, Kind, header, parsed, written
 from pipelines.images.png_pixels import decoded, encoded
 from pipelines.options import Limits
@@ -105,17 +105,11 @@ def _elements(kind: Kind, frame: Frame, limits: Limits, where: str) -> npt.NDArr
     """The samples, channels first. Before they are made: can the data hold as many, and may they?"""
     raw = kind.raw_bytes(frame.width, frame.height)
     elements = frame.width * frame.height * CHANNELS[kind.colour]
-    size = f"{frame.width} x {frame.height} pixels in {frame.data_bytes} compressed bytes"
     if raw > frame.data_bytes * DEFLATE_RATIO:
-        raise ValueError(f"{size}, which cannot hold as many")
-    free = max(FREE_BYTES, frame.data_bytes * limits.max_ratio)
-    if raw > free or elements > limits.max_elements:
-        raise InputError(
-            where,
-            expected=f"at most {limits.max_elements} elements and {limits.max_ratio:g} bytes from each compressed one",
-            found=size,
-            remedy="leave it out, or give --max-elements or --max-ratio if you trust it",
+        raise ValueError(
+            f"{frame.width} x {frame.height} pixels in {frame.data_bytes} bytes, which cannot hold as many"
         )
+    refuse_bomb(where, (frame.height, frame.width), elements, raw, frame.data_bytes, limits)
     samples = decoded(kind, frame)
     return np.moveaxis(samples, -1, 0) if samples.ndim == 3 else samples
 
