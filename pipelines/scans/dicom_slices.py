@@ -1,0 +1,94 @@
+"""The slices of a DICOM series as one array, read from their files when they are asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.scans.dicom_file import Dicom
+from pipelines.scans.dicom_pixels import HELD_BYTES, Layout, checked, frames_of, is_plain
+from pipelines.source import Source
+
+Part = tuple[Source, Dicom, Layout]
+
+
+class Slices:
+    """Array-like of shape (C?, *grid, y, x): a slice for every place of the grid, the last axis of which is fastest.
+
+    What is compressed is decoded once, when this is made, into memory or a scratch file; all else is read every time.
+    """
+
+    def __init__(self, source: Source, parts: Sequence[Part], grid: tuple[int, ...]):
+        layout = parts[0][2]
+        self.source, self.parts, self.grid = source, parts, grid  # the source keeps what was unpacked
+        self.channels = (layout.samples,) if layout.samples > 1 else ()
+        self.shape = (*self.channels, *grid, layout.rows, layout.columns)
+        self.dtype = layout.dtype
+        self.decoded = None if all(is_plain(dicom, layout) for _, dicom, layout in parts) else self._decoded()
+        for _, dicom, layout in parts:
+            checked(dicom, layout, source.options.limits, len(parts))
+
+    def _decoded(self) -> npt.NDArray[Any]:
+        shape = (len(self.parts), *self.channels, *self.shape[-2:])
+        if np.prod(shape, dtype=float) * self.dtype.itemsize <= HELD_BYTES:
+            frames = np.empty(shape, self.dtype)
+        else:
+            frames = np.memmap(self.source.scratch.folder / f"slices-{id(self)}", self.dtype, "w+", 0, shape)
+        for number in range(len(self.parts)):
+            frames[number] = self._slice(number)
+        return frames
+
+    def _slice(self, number: int) -> npt.NDArray[Any]:
+        """(C?, y, x) of one file."""
+        part, dicom, layout = self.parts[number]
+        frame = frames_of(dicom, layout, part)[0]
+        return frame if layout.samples == 1 or layout.planar else np.moveaxis(frame, -1, 0)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        slices = self._whole(key)
+        depth = len(self.channels)
+        on_grid, inside = slices[depth : depth + len(self.grid)], (*slices[:depth], *slices[-2:])
+        places = np.arange(len(self.parts)).reshape(self.grid)[tuple(on_grid)]
+        size = [len(range(*cut.indices(length))) for cut, length in zip(slices, self.shape, strict=True)]
+        out = np.empty((places.size, *size[:depth], *size[-2:]), self.dtype)
+        for row, number in zip(out, places.reshape(-1).tolist(), strict=True):
+            row[...] = (self._slice(number) if self.decoded is None else self.decoded[number])[inside]
+        found = np.moveaxis(out.reshape(*places.shape, *out.shape[1:]), places.ndim, 0) if depth else out.reshape(size)
+        given = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not ...]
+        numbers = tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in given)
+        return found[numbers] if 0 in numbers else found
+
+    def _whole(self, key: Any) -> list[slice]:
+        """The key as a slice for every axis."""
+        given = list(key) if isinstance(key, tuple) else [key]
+        if any(part is ... for part in given):
+            at = next(k for k, part in enumerate(given) if part is ...)
+            given[at : at + 1] = [slice(None)] * (len(self.shape) - len(given) + 1)
+        given += [slice(None)] * (len(self.shape) - len(given))
+        return [part if isinstance(part, slice) else slice(part, part + 1 or None) for part in given]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[...], dtype)
+
+
+class PaddingMarks:
+    """Array-like of bool: True where an element only pads the picture, so the source has no value there."""
+
+    def __init__(self, elements: Any, low: int, high: int):
+        self.elements, self.low, self.high = elements, low, high
+        self.shape, self.dtype = elements.shape, np.dtype(np.bool_)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.bool_]:
+        found = self.elements[key]
+        marks: npt.NDArray[np.bool_] = (found >= self.low) & (found <= self.high)
+        return marks
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[...], dtype)
+
+
+def padding_marks(elements: Any, pad: tuple[int, int]) -> PaddingMarks | None:
+    """Marks of the elements from one value to another; None if there is none, looked for slab by slab."""
+    marks = PaddingMarks(elements, *pad)
+    return marks if any(bool(marks[k : k + 1].any()) for k in range(marks.shape[0])) else None
