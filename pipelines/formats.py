@@ -24,12 +24,12 @@ from typing import Any, Protocol
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.chess import pgn
-from pipelines.images import heif, idx, pillow, png, tiff
+from pipelines.images import heif, idx, pillow, png, pnm, tiff
 from pipelines.scans import dicom, nifti, npy, zarr_arrays
 from pipelines.scans import tiff as tiff_stack
 from pipelines.source import HEAD_BYTES as HEAD_BYTES
 from pipelines.source import Group, Source
-from pipelines.text import plain
+from pipelines.text import jsonl, parquet, plain, warc
 
 
 class Format(Protocol):
@@ -72,7 +72,24 @@ class Cuttable(Format, Protocol):
         """The records of one piece."""
 
 
-ALL: tuple[Format, ...] = (dicom, nifti, npy, png, heif, tiff_stack, tiff, pillow, pgn, idx, zarr_arrays, plain)
+ALL: tuple[Format, ...] = (
+    dicom,
+    nifti,
+    npy,
+    png,
+    pnm,
+    heif,
+    tiff_stack,
+    tiff,
+    pillow,
+    pgn,
+    idx,
+    zarr_arrays,
+    parquet,
+    warc,
+    jsonl,
+    plain,
+)
 GATHERING: tuple[Gathering, ...] = (dicom, zarr_arrays, idx)
 CUTTABLE: tuple[Cuttable, ...] = ()
 

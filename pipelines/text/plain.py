@@ -1,14 +1,21 @@
 """Plain text: the file's own bytes, and the encoding as far as the bytes themselves tell it.
 
-=============  =====================================================================================================
-utf-8          valid UTF-8, ASCII included
-utf-8-sig      the same behind a byte-order mark
-utf-16 utf-32  valid behind their byte-order marks
-unknown-8bit   no UTF-8 and hardly a control character: some legacy encoding, which only a person can name
-=============  =====================================================================================================
+==================  ================================================================================================
+utf-8               valid UTF-8, ASCII included
+utf-8-sig           the same behind a byte-order mark
+utf-16 utf-32       valid behind their byte-order marks
+utf-16-le utf-16-be without a mark: valid in one byte order, and there words with blanks between them
+koi8-r, big5, …     no UTF-8 and hardly a control character: the legacy encoding that the file declares (HTML, XML,
+                    an editor's mark) and that reads it all, else the most plausible one (see ``legacy``)
+unknown-8bit        the same, but too little of it to tell, or nothing plausible: only a person can name it
+==================  ================================================================================================
+
+A file with NUL bytes that is no UTF-16 or UTF-32 is no text. ``metadata["kind"]`` is what the name's suffix says
+(KINDS), or a beginning that only HTML and XML have. Line ends stay as they are.
 """
 
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aunn_data.errors import InputError
-from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
-from pipelines.source import Source
+from pipelines.source import HEAD_BYTES, Source
 from pipelines.stored import element_bytes, only, refusing, stored
+from pipelines.text import legacy
+from pipelines.text.rows import packed
 
 MODALITY = "text"
 FORMATS = ("text",)
@@ -34,12 +42,45 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # One control character in so many is still text. Random bytes have one in ten and a NUL in 256; bytes that happen to be
 # valid UTF-8 are text already for a better reason, so they may have more (terminal logs, game scripts).
 CONTROLS_ONE_IN = {"latin-1": 400}
 CONTROLS_ONE_IN_UNICODE = 20
-CONTROLS = {code: None for code in (*range(1, 32), 127) if chr(code) not in "\b\t\n\v\f\r\x1a\x1b"}
+CONTROLS = bytes(code for code in (*range(1, 32), 127) if chr(code) not in "\b\t\n\v\f\r\x1a\x1b")
 CHUNK_BYTES = 1 << 22
+# What UTF-16 without a mark must have in its beginning: arrays of small numbers must not pass for it.
+UNMARKED_CHARACTERS, UNMARKED_WORDS, UNMARKED_BLANKS_ONE_IN = 32, 0.75, 100
+
+KINDS = {
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    **{f".{kind}": kind for kind in ("xml", "json", "csv", "tsv", "srt", "vtt", "tex", "rst", "toml", "sql", "css")},
+    **dict.fromkeys((".yaml", ".yml"), "yaml"),
+    **dict.fromkeys((".bib", ".bibtex"), "bibtex"),
+    ".py": "python",
+    ".js": "javascript",
+    ".ts": "typescript",
+    ".java": "java",
+    ".rs": "rust",
+    ".go": "go",
+    ".c": "c",
+    ".h": "c",
+    ".cpp": "c++",
+    ".hpp": "c++",
+    ".cc": "c++",
+    ".cs": "c#",
+    ".r": "r",
+    ".jl": "julia",
+    ".sh": "shell",
+    ".rb": "ruby",
+    ".php": "php",
+    ".pl": "perl",
+    ".lua": "lua",
+    ".f90": "fortran",
+}
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)
+_XML = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml\s")
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -55,15 +96,17 @@ def read(source: Source) -> Iterator[Record | InputError]:
         element_bytes(path, (size,), 1, size)
         elements = stored(path, np.dtype(np.uint8), (size,))
         encoding = encoding_of(elements)
+        told = legacy.detect(elements) if encoding == "unknown-8bit" else {"encoding": encoding}
     if encoding is None:
         raise InputError(
             path,
-            expected="text: UTF-8, UTF-16 or UTF-32 with its byte-order mark, or 8-bit",
+            expected="text: UTF-8, UTF-16 or UTF-32, or 8-bit",
             found="NUL bytes, many control characters, or broken UTF-16/32",
             remedy="convert it to UTF-8; binary data needs a reader of its own",
         )
-    geometry = fitted(Geometry("|u1", ("byte",), (size,), layout="packed"), elements)
-    yield Record(Header(name, name, MODALITY, "text", geometry, {"encoding": encoding}), elements)
+    kind = kind_of(elements[:HEAD_BYTES].tobytes(), source.inner)
+    metadata = {**told, **({"kind": kind} if kind else {})}
+    yield Record(Header(name, name, MODALITY, "text", packed(size), metadata), elements)
 
 
 def write(records: Sequence[Record], path: Path) -> Path:
@@ -78,9 +121,39 @@ def encoding_of(data: npt.NDArray[np.uint8], whole: bool = True) -> str | None:
     marked = next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
     if _reads_as(marked or "utf-8", data, whole):
         return marked or "utf-8"
+    if marked is None and (unmarked := _unmarked(data[:HEAD_BYTES].tobytes())):
+        return unmarked if _reads_as(unmarked, data, whole) else None
     if marked in (None, "utf-8-sig") and _reads_as("latin-1", data, whole):
         return "unknown-8bit"
     return None
+
+
+def kind_of(head: bytes, path: Path) -> str | None:
+    """What kind of text the name's suffix says, or its first bytes beyond doubt."""
+    by_content = "html" if _HTML.match(head) else "xml" if _XML.match(head) else None
+    return KINDS.get(path.suffix.lower(), by_content)
+
+
+def _unmarked(head: bytes) -> str | None:
+    """The byte order of UTF-16 that has no mark: words and blanks in one order, and none in the other."""
+    if b"\0" not in head:
+        return None
+    found = [encoding for encoding in ("utf-16-le", "utf-16-be") if _has_words(head, encoding)]
+    return found[0] if len(found) == 1 else None
+
+
+def _has_words(head: bytes, encoding: str) -> bool:
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    blanks = sum(char in " \t\r\n" for char in text)
+    words = blanks + sum(char.isalpha() for char in text)
+    return (
+        len(text) >= UNMARKED_CHARACTERS
+        and words >= UNMARKED_WORDS * len(text)
+        and blanks * UNMARKED_BLANKS_ONE_IN >= len(text)
+    )
 
 
 def _reads_as(encoding: str, data: npt.NDArray[Any], whole: bool) -> bool:
@@ -96,5 +169,6 @@ def _reads_as(encoding: str, data: npt.NDArray[Any], whole: bool) -> bool:
         if "\0" in text:
             return False
         characters += len(text)
-        controls += len(text) - len(text.translate(CONTROLS))
+        single = text.encode() if "16" in encoding or "32" in encoding else chunk  # controls are one byte each
+        controls += len(single) - len(single.translate(None, CONTROLS))
     return controls * CONTROLS_ONE_IN.get(encoding, CONTROLS_ONE_IN_UNICODE) <= characters

@@ -1,0 +1,419 @@
+"""JSON Lines: one JSON value a line, one record a row: https://jsonlines.org
+
+The payload is the text column in UTF-8, ``columns`` the others as they are in JSON. A row without a text that can be a
+payload (no such column, not a string, empty, lone surrogates, a column twice) has its whole line as payload instead,
+and no ``text_column`` in its metadata. Rows are written back byte for byte:
+
+===========  ========================================================================================================
+keys         the columns in their order, if that is not the alphabet's
+style        "unicode" (non-ASCII as it is) and "compact" (no blanks), if the line is not as Python's json writes it
+around       what stands before and behind the text's literal, where keys and style do not say it all (blanks, 1.50,
+             columns in columns out of order). ``columns`` is left out if JSON's common model cannot hold them exactly:
+             NaN, a name twice, numbers beyond float64, lone surrogates, nesting beyond NESTED_COLUMNS
+escapes      characters of the text that are always written in an unusual way ("/" as ``\\/``)
+before, end  a byte order mark or blank lines before the row; its line end, if that is not a line feed, with blank lines
+===========  ========================================================================================================
+
+A line that is no JSON is refused by its number and keeps it: ``#7`` is the seventh row. A file that turns out to be one
+JSON document goes in as plain text.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from aunn_data.errors import InputError
+from aunn_data.record import Record
+from pipelines.source import HEAD_BYTES, Source
+from pipelines.text import plain, rows
+
+MODALITY = "text"
+FORMATS = ("jsonl",)
+
+SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".ldjson")
+MOST_LINE_BYTES = 1 << 28
+MOST_REFUSED = 10_000
+NESTED_COLUMNS, NESTED = 100, 400  # Python's own parser gives up near 1,000, less what stands on the stack
+LONGEST_INTEGER = 4000  # digits; Python parses no more than 4,300
+CUT = "\x00cut\x00"  # stands for the text while the rest of its line is parsed
+CUT_LITERAL = json.dumps(CUT)
+BLANK = b" \t\r\n"
+_SECOND_OBJECT = re.compile(rb"\s*\{")
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")
+_TOKEN = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|.", re.DOTALL)
+_ENCODERS = {
+    (unicode, compact): json.JSONEncoder(
+        ensure_ascii=not unicode, separators=(",", ":") if compact else None, allow_nan=False
+    ).encode
+    for unicode in (False, True)
+    for compact in (False, True)
+}
+
+
+class _Line(NamedTuple):
+    number: int  # of the line in the file, from 1
+    data: bytes
+    before: bytes
+    end: bytes
+    too_long: bool
+
+
+class _InexactError(ValueError):
+    """JSON that Python's types do not hold exactly."""
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Two lines that are objects, whatever the name; or a name that says so; or an object longer than the head."""
+    if not _OBJECT.match(head):
+        return path.suffix.lower() in SUFFIXES and b"\0" not in head and not head.startswith(plain.UTF16_MARKS)
+    if path.suffix.lower() in SUFFIXES:
+        return b"\0" not in head
+    first, line_end, rest = head.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
+    if not line_end:
+        return len(head) >= HEAD_BYTES
+    return _is_object(first) and bool(_SECOND_OBJECT.match(rest))
+
+
+def read(source: Source) -> Iterator[Record | InputError]:
+    """The rows, named ``name#1``, ``name#2``, …; a bad line gives an InputError with its number."""
+    if not _several(source):
+        yield from plain.read(source)
+        return
+    refused = 0
+    with source.open() as file:
+        for number, line in enumerate(_lines(file, source), 1):
+            try:
+                yield _record(source, number, line)
+            except InputError as error:
+                refused += 1
+                if refused > MOST_REFUSED:
+                    raise
+                yield error
+
+
+def write(records: Sequence[Record], path: Path) -> Path:
+    """The lines as they were."""
+    with path.open("wb") as file:
+        for left, found in zip(range(len(records) - 1, -1, -1), records, strict=True):
+            metadata = found.header.metadata
+            data = np.asarray(found.elements, np.uint8).tobytes()
+            if "text_column" in metadata:
+                data = _line_of(data.decode(errors="replace"), metadata).encode()
+            end = metadata.get("end", "\n").encode()
+            # The last row of a file may have no line end; it needs one where others follow.
+            file.write(metadata.get("before", "").encode() + data + (end or (b"\n" if left else b"")))
+    return path
+
+
+# ---- lines ---------------------------------------------------------------------------------------------------------
+
+
+def _several(source: Source) -> bool:
+    """Is it lines of JSON, and not one JSON document that is called so or has a long first line?"""
+    first, second = b"", b""
+    with source.open() as file:
+        while not first and (line := file.readline(MOST_LINE_BYTES)):
+            first = line.removeprefix(codecs.BOM_UTF8).strip(BLANK)
+        while not second and (line := file.readline(HEAD_BYTES)):
+            second = line.strip(BLANK)
+    if source.inner.suffix.lower() in SUFFIXES:
+        return bool(second) or _is_json(first)
+    return second.startswith(b"{") and _is_object(first)
+
+
+def _is_object(line: bytes) -> bool:
+    return line.lstrip().startswith(b"{") and _is_json(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):
+        return True  # an integer too long, or nested too deep: a row all the same
+    return True
+
+
+def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
+    """The lines that are not blank; blank ones go with the line before them, or the first one."""
+    before, found = b"", None
+    for number, (line, too_long) in enumerate(_raw_lines(file), 1):
+        if number == 1 and line.startswith(codecs.BOM_UTF8):
+            before, line = codecs.BOM_UTF8, line[len(codecs.BOM_UTF8) :]
+        if not line.strip(BLANK) and not too_long:
+            if found is None:
+                before += line
+            else:
+                found = found._replace(end=found.end + line)
+            if len(before) + len(found.end if found else b"") > MOST_LINE_BYTES:
+                raise _refusal(source, number, "a row", "nothing but blanks")
+            continue
+        if found is not None:
+            yield found
+        data = line.rstrip(b"\r\n")
+        found, before = _Line(number, data, before, line[len(data) :], too_long), b""
+    if found is not None:
+        yield found
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Lines with their ends, and whether one is too long; of such a one nothing but a beginning is kept."""
+    while line := file.readline(MOST_LINE_BYTES):
+        too_long = len(line) == MOST_LINE_BYTES and not line.endswith(b"\n")
+        rest = line
+        while too_long and rest and not rest.endswith(b"\n"):
+            rest = file.readline(MOST_LINE_BYTES)
+        yield line, too_long
+
+
+def _refusal(source: Source, number: int, expected: str, found: str) -> InputError:
+    remedy = "mend or remove that line; the others go in"
+    return InputError(f"{source.label}: line {number}", expected=expected, found=found, remedy=remedy)
+
+
+# ---- a line -> a record --------------------------------------------------------------------------------------------
+
+
+def _record(source: Source, number: int, line: _Line) -> Record:
+    if line.too_long:
+        raise _refusal(source, line.number, f"at most {MOST_LINE_BYTES:,} bytes", "more")
+    try:
+        text = line.data.decode()
+        data, metadata = _taken_apart(text, source.options.text_column) or (line.data, {})
+    except UnicodeDecodeError as error:
+        raise _refusal(source, line.number, "a line in UTF-8", f"{error.reason} at byte {error.start + 1}") from error
+    except RecursionError as error:
+        raise _refusal(source, line.number, f"values nested at most {NESTED} deep", "deeper ones") from error
+    except ValueError as error:
+        raise _refusal(source, line.number, "a JSON value", str(error)) from error
+    if line.before:
+        metadata["before"] = line.before.decode()
+    if line.end != b"\n":
+        metadata["end"] = line.end.decode()
+    return rows.record(source.name, number, "jsonl", data, metadata)
+
+
+def _taken_apart(line: str, asked: str | None) -> tuple[bytes, dict[str, Any]] | None:
+    """The text and what is needed to write the line again; None if the whole line must be the payload.
+
+    Raises ValueError if it is no JSON, RecursionError if it is nested too deep.
+    """
+    if (found := _cut(line, asked)) is None:
+        return None
+    column, (start, end, text, rest) = found
+    if not text or (form := _literal_form(line[start:end], text)) is None:
+        return None
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return None
+    around = line[:start], line[end:]
+    return data, {"text_column": column, **_columns(rest, column, around, form)}
+
+
+_Cut = tuple[int, int, str, Any]
+"""Where the text's literal starts and ends, the text, the row with CUT in its place (None: inexact)."""
+
+
+def _cut(line: str, asked: str | None) -> tuple[str, _Cut] | None:
+    """The column of the text and its cut; None if there is no such column, or no string in it."""
+    names = (asked,) if asked else rows.TEXT_COLUMNS
+    for number, column in enumerate(names):
+        cut = _quickly(line, column)
+        if cut and not any(name in cut[3] for name in names[:number]):
+            return column, cut
+    row = _parsed(line)
+    there = rows.text_column(asked, row) if isinstance(row, dict) else None
+    cut = _slowly(line, there) if there is not None else None
+    return (there, cut) if there is not None and cut else None
+
+
+def _quickly(line: str, column: str) -> _Cut | None:
+    """The first place that looks like the text's, if it is that: the rest of the line is parsed without it."""
+    match = _key(column).search(line)
+    if not match or CUT_LITERAL in line:
+        return None
+    text, end = scanstring(line, match.end(), True)
+    start = match.end() - 1
+    rest = _parsed(f"{line[:start]}{CUT_LITERAL}{line[end:]}")
+    return (start, end, text, rest) if isinstance(rest, dict) and rest.get(column) == CUT else None
+
+
+def _slowly(line: str, column: str) -> _Cut | None:
+    """The same by way of all columns in turn, past columns that have one of that name in them."""
+    scan = json.JSONDecoder(parse_int=len).scan_once  # type: ignore[attr-defined]
+    found = []
+    at = _blank(line, line.index("{") + 1)
+    while line[at] != "}":
+        key, at = scanstring(line, at + 1, True)
+        start = _blank(line, _blank(line, at) + 1)
+        value, end = scan(line, start)
+        if key == column:
+            found.append((start, end, value))
+        at = _blank(line, end)
+        at = _blank(line, at + 1) if line[at] == "," else at
+    if len(found) != 1 or not isinstance(found[0][2], str) or CUT_LITERAL in line:
+        return None
+    start, end, text = found[0]
+    return start, end, text, _parsed(f"{line[:start]}{CUT_LITERAL}{line[end:]}")
+
+
+@lru_cache(maxsize=64)
+def _key(column: str) -> re.Pattern[str]:
+    return re.compile(rf'"{re.escape(column)}"[ \t\r\n]*:[ \t\r\n]*"')
+
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+def _blank(line: str, at: int) -> int:
+    match = _BLANKS.match(line, at)
+    return match.end() if match else at
+
+
+def _parsed(line: str) -> Any:
+    """The value of a line. An integer too long for Python becomes its text's length: ``_exact`` refuses it."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        value = json.loads(line, parse_int=len)
+    if line.count("{") + line.count("[") > NESTED_COLUMNS and _depth(value) > NESTED:
+        raise RecursionError
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [part for item in level for part in _parts(item)]:
+        depth += 1
+    return depth + 1
+
+
+def _parts(item: Any) -> Any:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+# ---- columns -------------------------------------------------------------------------------------------------------
+
+
+def _columns(rest: dict[str, Any], column: str, around: tuple[str, str], form: dict[str, Any]) -> dict[str, Any]:
+    """The other columns, and in the shortest way how their line is written. ``form`` is what the literal asks for."""
+    line = f"{around[0]}{CUT_LITERAL}{around[1]}"
+    compact, unicode = '": ' not in line, form.get("unicode", not line.isascii())
+    try:
+        alike = _ENCODERS[unicode, compact](rest) == line and "escapes" not in form
+    except ValueError:  # NaN, Infinity
+        alike = False
+    if not alike or "\\ud" in line or line.count("{") + line.count("[") > NESTED_COLUMNS:
+        exact = _exact(line) is not None
+    else:
+        exact = True
+    others = {key: value for key, value in rest.items() if key != column}
+    said: dict[str, Any] = {"columns": others} if exact else {}
+    if alike and exact and all(map(_in_order, others.values())):
+        keys = list(rest)
+        said |= {"keys": keys} if keys != sorted(keys) else {}
+    else:
+        compact, said["around"] = False, list(around)
+    said |= {"escapes": form["escapes"]} if "escapes" in form else {}
+    style = " ".join(name for name, on in (("unicode", unicode), ("compact", compact)) if on)
+    return {**said, "style": style} if style else said
+
+
+def _in_order(value: Any) -> bool:
+    """Are all columns within this value in alphabetical order, as a header has them?"""
+    if isinstance(value, dict):
+        return list(value) == sorted(value) and all(map(_in_order, value.values()))
+    return all(map(_in_order, value)) if isinstance(value, list) else True
+
+
+def _exact(line: str) -> Any:
+    """The line's value, or None if a header cannot hold it exactly."""
+    try:
+        value = json.loads(
+            line, object_pairs_hook=_once, parse_constant=_inexact, parse_float=_float, parse_int=_integer
+        )
+        json.dumps(value, ensure_ascii=False).encode()
+    except (_InexactError, UnicodeEncodeError):
+        return None
+    return value if _depth(value) <= NESTED_COLUMNS else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _InexactError
+    return found
+
+
+def _inexact(literal: str) -> Any:
+    raise _InexactError(literal)
+
+
+def _float(literal: str) -> float:
+    value = float(literal)
+    # The exponent is looked at first: Decimal("1e999999999") is cheap to make, dear to compare.
+    if value in (float("inf"), float("-inf")) or len(literal) > LONGEST_INTEGER:
+        raise _InexactError
+    exact = Decimal(literal)
+    if not (-400 < exact.adjusted() < 400) or exact != Decimal(repr(value)):
+        raise _InexactError
+    return value
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > LONGEST_INTEGER:
+        raise _InexactError
+    return int(literal)
+
+
+# ---- the text's literal --------------------------------------------------------------------------------------------
+
+
+def _literal_form(literal: str, text: str) -> dict[str, Any] | None:
+    """How the text is written: nothing where that does not matter, ``unicode`` or not, ``escapes``; None: at random.
+
+    Without ``\\u`` and ``\\/`` there is one way to escape what must be escaped, which spares writing it to compare.
+    """
+    if "\\u" not in literal and "\\/" not in literal:
+        return {} if literal.isascii() and text.isascii() else {"unicode": True}
+    for unicode in (False, True):
+        if _ENCODERS[unicode, False](text) == literal:
+            return {"unicode": unicode}
+    return _escapes(literal, text)
+
+
+def _escapes(literal: str, text: str) -> dict[str, Any] | None:
+    tokens = _TOKEN.findall(literal[1:-1])
+    written = dict(zip(text, tokens, strict=False))
+    if len(tokens) != len(text) or any(written[char] != token for char, token in zip(text, tokens, strict=True)):
+        return None
+    unicode = not literal.isascii()
+    encode = _ENCODERS[unicode, False]
+    escapes = {char: token for char, token in sorted(written.items()) if encode(char)[1:-1] != token}
+    return {"unicode": unicode, "escapes": escapes} if len(escapes) <= 64 else None
+
+
+def _line_of(text: str, metadata: dict[str, Any]) -> str:
+    """Inverse of ``_taken_apart``."""
+    style = metadata.get("style", "")
+    encode = _ENCODERS["unicode" in style, "compact" in style]
+    if "around" not in metadata:
+        row = {**metadata["columns"], metadata["text_column"]: text}
+        return encode({key: row[key] for key in metadata.get("keys", sorted(row))})
+    literal = encode(text)
+    if escapes := metadata.get("escapes"):
+        literal = f'"{"".join(escapes[c] if c in escapes else encode(c)[1:-1] for c in text)}"'
+    before, behind = metadata["around"]
+    return f"{before}{literal}{behind}"
