@@ -104,8 +104,7 @@ class Skeleton:
             size = values * SIZES[kind]
             place = inline[:size] if size <= self.word else self._number(inline)
             if isinstance(place, int) and place + size > self.size:
-                odd.append(f"tag {code} whose {size} bytes lie beyond the end of the file")
-                continue
+                raise self.bad(f"the {size} bytes of tag {code} at offset {place}", f"a file of {self.size} bytes")
             tag = Tag(code, kind, values, place)
             tags.append(tag)
         by_code = {tag.code: tag for tag in reversed(tags)}  # of a tag that is there twice, the first

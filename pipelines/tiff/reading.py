@@ -142,7 +142,7 @@ class _Reader:
         nothing = first.layout.page.nodata if GDAL_NODATA in first.layout.page.tags else None
         missing = marks_of(elements, nothing)
         metadata = {**self._metadata(pages, numbers, first), **places}
-        if note.axes:
+        if modality == "scan":
             metadata["page_axes"] = list(note.axes)
         geometry = Geometry(elements.dtype.str, axes, tuple(elements.shape), **_sizes(note, axes))
         geometry = fitted(geometry, elements, missing)

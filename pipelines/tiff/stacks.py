@@ -37,7 +37,7 @@ class Note:
 def is_stack(skeleton: Skeleton) -> bool:
     """Do the first directories say that this is a scan rather than an image or several?"""
     first, *more = skeleton.chain(most=3)
-    if skeleton.number(first, DEPTH, 1) > 1 or UIC2 in first.by_code or _noted(skeleton.text(first, DESCRIPTION)):
+    if skeleton.number(first, DEPTH, 1) > 1 or UIC2 in first.by_code or _noted(skeleton, first):
         return True
     full = [ifd for ifd in (first, *more) if not skeleton.number(ifd, NEW_SUBFILE, 0) & REDUCED]
     if len(full) < 2:
@@ -53,12 +53,18 @@ def _is_grey(skeleton: Skeleton, ifd: Ifd) -> bool:
     return skeleton.number(ifd, PHOTOMETRIC, 1) not in (PALETTE, MASK)
 
 
-def _noted(description: str) -> bool:
+def _elements(skeleton: Skeleton, ifd: Ifd) -> int:
+    """Samples of a page; 1 at least."""
+    return max(1, math.prod(skeleton.number(ifd, code, 1) for code in (256, 257, SAMPLES, DEPTH)))
+
+
+def _noted(skeleton: Skeleton, ifd: Ifd) -> bool:
     """Does a note say that there are several planes?"""
+    description = skeleton.text(ifd, DESCRIPTION)
     if images := _imagej(description).get("images"):
         return images.isdecimal() and int(images) > 1
     shaped = _shaped(description)
-    if shaped and (len(shaped[0]) > 3 or (len(shaped[0]) == 3 and shaped[0][0] > 1 and shaped[0][-1] > 4)):
+    if shaped and math.prod(shaped[0]) > _elements(skeleton, ifd):
         return True
     notes = _ome(description, MOST_PLANES)
     return any(note.numbers.size > 1 for note in notes or ())
@@ -72,9 +78,7 @@ def planes_in(skeleton: Skeleton, ifd: Ifd) -> int:
     if images := _imagej(description).get("images"):
         return int(images) if images.isdecimal() and 0 < int(images) < MOST_PLANES else 1
     if (shaped := _shaped(description)) and shaped[2]:
-        width, length = skeleton.number(ifd, 256, 0), skeleton.number(ifd, 257, 0)
-        page = max(1, width * length * skeleton.number(ifd, SAMPLES, 1) * skeleton.number(ifd, DEPTH, 1))
-        return max(1, math.prod(shaped[0]) // page)
+        return max(1, math.prod(shaped[0]) // _elements(skeleton, ifd))
     return 1
 
 
