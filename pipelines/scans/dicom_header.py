@@ -28,8 +28,8 @@ MOST_HEADERS = 1 << 30  # bytes of all that is kept of one series
 
 def packed(parts: Sequence[tuple[Dicom, Layout]], label: str) -> dict[str, Any]:
     """What stands before and after the pixel data of every file, one after another, Zstandard in base64."""
-    many = {"enable_ldm": True, "window_log": 25} if len(parts) > 1 else {}  # slices differ in little from one another
-    options = zstandard.ZstdCompressionParameters.from_level(6, **many)
+    many = {"enable_ldm": True, "window_log": 23} if len(parts) > 1 else {}  # slices differ in little from one another
+    options = zstandard.ZstdCompressionParameters.from_level(3, **many)
     stream, lengths, pieces = zstandard.ZstdCompressor(compression_params=options).compressobj(), [], []
     for dicom, layout in parts:
         both = kept(dicom, dicom.length if dicom.encapsulated else layout.value_bytes)
@@ -58,8 +58,8 @@ def about(dicoms: Sequence[Dicom]) -> dict[str, Any]:
     """What all files say alike, in words, and how the pixels were stored."""
     first, words = dicoms[0], {}
     for keyword in ABOUT:
-        values = {str(dicom.dataset.get(keyword, "")) for dicom in dicoms}
-        if len(values) == 1 and (value := values.pop()):
+        stored = {repr(getattr(dicom.dataset.get_item(keyword), "value", None)) for dicom in dicoms}
+        if len(stored) == 1 and (value := str(first.dataset.get(keyword) or "")):
             words[keyword] = value[:200]
     mosaic = first.dataset.get((0x0019, 0x100A))
     if "MOSAIC" in words.get("ImageType", "") and mosaic is not None:

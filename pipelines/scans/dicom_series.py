@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydicom
+from pydicom.tag import Tag
 
 from aunn_data.errors import InputError
 from pipelines import compressed
@@ -37,6 +38,7 @@ TAGS = [
     *(*SAME, *TIMES, "SOPInstanceUID", "ImageType", "InstanceNumber", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness"),
 ]
+SAME_TAGS, TIME_TAGS = ([Tag(keyword) for keyword in keywords] for keywords in (SAME, TIMES))
 MOST_DIRECTIONS = 64  # of one series that a slice is compared with, latest first
 
 
@@ -106,12 +108,16 @@ def slice_of(dataset: Any, name: str) -> Slice | None:
     return Slice(
         name,
         str(dataset.get("SOPInstanceUID", "")),
-        (*(str(dataset.get(keyword, "")) for keyword in SAME), str(dataset.original_encoding[1])),
+        (*(repr(getattr(dataset.get_item(tag), "value", "")) for tag in SAME_TAGS), str(dataset.original_encoding[1])),
         str(dataset.get("ImageType", "")),
         None if number in (None, "") else int(number),
-        tuple(float(value) if isinstance(value := dataset.get(key), float | int) else 0.0 for key in TIMES),
+        tuple(_float(dataset.get(key)) if tag in dataset else 0.0 for key, tag in zip(TIMES, TIME_TAGS, strict=True)),
         plane_of(dataset),
     )
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, float | int) else 0.0
 
 
 def stacks(slices: Iterable[Slice]) -> list[Stack]:

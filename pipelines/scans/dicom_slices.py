@@ -1,6 +1,7 @@
 """The slices of a DICOM series as one array, read from their files when they are asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ class Slices:
 
     def __init__(self, source: Source, parts: Sequence[Part], grid: tuple[int, ...]):
         layout = parts[0][2]
-        self.source, self.parts, self.grid = source, parts, grid  # the source keeps what was unpacked
+        self.source, self.parts, self.grid = source, list(parts), grid  # the source keeps what was unpacked
         self.channels = (layout.samples,) if layout.samples > 1 else ()
         self.shape = (*self.channels, *grid, layout.rows, layout.columns)
         self.dtype = layout.dtype
-        self.decoded = None if all(is_plain(dicom, layout) for _, dicom, layout in parts) else self._decoded()
         for _, dicom, layout in parts:
             checked(dicom, layout, source.options.limits, len(parts))
+        self.decoded = None if all(is_plain(dicom, layout) for _, dicom, layout in parts) else self._decoded()
+        self.parts = [(part, replace(dicom, dataset=None), layout) for part, dicom, layout in parts]
 
     def _decoded(self) -> npt.NDArray[Any]:
         shape = (len(self.parts), *self.channels, *self.shape[-2:])
