@@ -82,10 +82,6 @@ EXAMPLES = [
     image("indices.bmp", indices()),
     image("photo.jpg", colour("RGB").resize((40, 30)), False, exif=exif(3), dpi=(72, 72), icc_profile=b"profile"),
     image("cmyk.jpg", colour("CMYK").resize((40, 30)), False),
-    image("rgb.ppm", colour("RGB")),
-    Example("fifteen.ppm", pillow, lambda p: p.write_bytes(b"P6\n# four bits\n2 2 15\n" + bytes(range(12)))),
-    image("sixteen.pgm", grey(GREY.astype("<i4") * 300, "I")),
-    Example("ten.pgm", pillow, lambda p: p.write_bytes(b"P5 2 3 1023\n" + bytes(range(3)) * 4)),
     image("rgba.webp", colour("RGBA"), lossless=True, exact=True),
     image(
         "moving.webp", colour("RGB"), True, 2, append_images=[colour("RGB").rotate(90)], save_all=True, lossless=True

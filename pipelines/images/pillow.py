@@ -30,14 +30,13 @@ from pipelines.stored import element_bytes, nan_marks, refusing
 
 MODALITY = "image"
 
-# What Pillow decodes by itself and a magic number tells apart (BMP and PPM need more than theirs: text may begin so).
+# What Pillow decodes by itself and a magic number tells apart (BMP needs more than its own: text may begin so).
 MAGIC = {
     "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "GIF": rb"GIF8[79]a",
     "ICO": rb"\x00\x00\x01\x00[^\x00]\x00",
     "JPEG": rb"\xff\xd8\xff",
     "PCX": rb"\n[\x00\x02\x03\x05][\x00\x01][\x01\x02\x04\x08]",
-    "PPM": rb"P[1-6f]\s(?:\s|#[^\n]*\n)*\d+\s",
     "SUN": rb"\x59\xa6\x6a\x95",
     "WEBP": rb"RIFF.{4}WEBP",
 }

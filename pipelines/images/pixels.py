@@ -57,8 +57,6 @@ def white_of(image: Any) -> int | None:
     if tile is None:
         return None
     args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    if tile.codec_name in ("ppm", "ppm_plain") and isinstance(args[-1], int):
-        return args[-1] if args[-1] != _full(image.mode) else None
     narrow = re.match(r"L;([24])", str(args[0]))
     return (1 << int(narrow[1])) - 1 if narrow else None
 
@@ -68,10 +66,9 @@ def refuse_lossy(image: Any, where: object) -> None:
     if image.mode not in MODES:
         raise _lossy(where, f"Pillow's mode {image.mode}")
     rawmodes = " ".join(str(tile.args) for tile in image.tile)
-    deep_ppm = image.format == "PPM" and image.mode == "RGB" and (white_of(image) or 0) > 255
     bits = 8 * np.dtype(MODES[image.mode][0]).itemsize
     found = None
-    if deep_ppm or (bits == 8 and re.search(r";16[BLN]", rawmodes)):
+    if bits == 8 and re.search(r";16[BLN]", rawmodes):
         found = "16-bit channels, which Pillow cuts to 8"
     elif len(image.info.get("sizes", ())) > 1:
         found = f"an icon of {len(image.info['sizes'])} sizes, of which Pillow gives one"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from aunn_data.errors import InputError
@@ -15,7 +14,7 @@ from pipelines.images.pixels import image_of
 from pipelines.source import Source
 
 # Formats that can be written without loss, each with the suffix that a name gets if it has none of the format's own.
-LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm", "WEBP": ".webp"}
+LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp"}
 BLOCKS = ("exif", "icc_profile", "xmp", "comment")
 XMP = 700  # TIFF's tag
 MAX_DPI = 1 << 20  # more is damage, and some formats cannot hold it
@@ -83,9 +82,6 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
     if attempt.format == "PNG":
         path.write_bytes(png.file_of(records))
         return
-    if attempt.format == "PPM" and "white" in frames[0]:
-        _save_netpbm(records[0], path)
-        return
     options = [_options(metadata, attempt.format) for metadata in frames]
     for image, metadata, own in zip(images, frames, options, strict=True):
         if "palette" in metadata:
@@ -106,14 +102,6 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
         if attempt.format == "GIF" and len(palettes) == 1 and "" not in palettes:
             more["palette"] = base64.b64decode(palettes.pop())  # one for all: else each frame gets its own
     images[0].save(path, attempt.format, **{**OPTIONS, **options[0], **more})
-
-
-def _save_netpbm(record: Record, path: Path) -> None:
-    """A PGM or PPM whose white is not 255 or 65535, which Pillow cannot write."""
-    white, pixels = record.header.metadata["white"], np.asarray(record.elements)
-    kind, pixels = (b"P6", np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else (b"P5", pixels)
-    values = np.minimum(pixels, white).astype(">u2" if white > 255 else "|u1")
-    path.write_bytes(b"%b\n%d %d\n%d\n" % (kind, pixels.shape[1], pixels.shape[0], white) + values.tobytes())
 
 
 def _options(metadata: dict[str, Any], format: str) -> dict[str, Any]:
