@@ -107,6 +107,7 @@ def _series(source: Source) -> Record:
     scales = [scale for _, dicom, _ in ordered for scale in scaling(dicom.dataset, 1)]
     pads = {padding(dicom, layout) for _, dicom, layout in ordered}
     metadata = about([dicom for _, dicom, _ in ordered]) | of_stack(stack)
+    metadata["files"] = [part.inner.name for part, _, _ in ordered]
     metadata["dataset"] = packed([(dicom, layout) for _, dicom, layout in ordered], source.label)
     return _record(source, elements, stack_placed(stack), scales, pads.pop() if len(pads) == 1 else None, metadata)
 

@@ -81,9 +81,9 @@ def _plain(value: Any) -> Any:
 
 
 def of_stack(stack: Stack) -> dict[str, Any]:
-    """The names of the files in their order, where each slice lies (LPS, mm), and what they were ordered by."""
+    """Where each slice lies (LPS, mm), and what they were ordered by."""
     positions = [slice.plane.position for slice in stack.slices]
-    where: dict[str, Any] = {"files": [slice.name for slice in stack.slices]}
+    where: dict[str, Any] = {}
     if any(positions):
         where["positions"] = [position and list(position) for position in positions]
     if stack.axes[-1] == "z":

@@ -22,12 +22,13 @@ from pydicom.pixels.utils import as_pixel_options
 from aunn_data.errors import InputError
 from pipelines.compressed import FREE_BYTES
 from pipelines.options import Limits
-from pipelines.scans.dicom_file import REPAIR, Dicom, quiet
+from pipelines.scans.dicom_file import DEFLATED, REPAIR, Dicom, quiet
 from pipelines.source import Source
 from pipelines.stored import element_bytes, refusing, stored
 
 HELD_BYTES = 1 << 26  # decoded pixels beyond this go to a scratch file
 SUBSAMPLED = "YBR_FULL_422"
+NATIVE = ("", uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, DEFLATED)
 LOSSLESS_JPEG = (uid.JPEGLossless, uid.JPEGLosslessSV1)
 HIGH_THROUGHPUT = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, *HIGH_THROUGHPUT)
@@ -36,7 +37,10 @@ NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers amid those of JPEG frames that are none
 
 
 class Layout(NamedTuple):
-    """How the pixels of one file lie: F frames, rows, columns, C samples; ``planar`` if samples are the slower."""
+    """How the pixels of one file lie: F frames, rows, columns, C samples; ``planar`` if samples are the slower.
+
+    ``swapped``: bytes lie in big-endian words of two.
+    """
 
     frames: int
     rows: int
@@ -46,6 +50,7 @@ class Layout(NamedTuple):
     dtype: np.dtype[Any]
     photometric: str
     planar: bool
+    swapped: bool = False
 
     @property
     def subsampled(self) -> bool:
@@ -64,7 +69,8 @@ class Layout(NamedTuple):
         pixels = self.frames * self.rows * self.columns
         if self.bits == 1:
             return -(-pixels * self.samples // 8)
-        return pixels * (2 if self.subsampled else self.samples) * self.dtype.itemsize
+        count = pixels * (2 if self.subsampled else self.samples) * self.dtype.itemsize
+        return count + count % 2 if self.swapped else count
 
 
 def layout_of(dicom: Dicom) -> Layout:
@@ -81,7 +87,9 @@ def layout_of(dicom: Dicom) -> Layout:
     dtype = np.dtype(f"{'>' if dicom.big and bits > 8 else '<'}{kind}{max(1, bits // 8)}")
     planar = samples > 1 and dicom.whole("PlanarConfiguration", 0, 0, 1) == 1 and not dicom.encapsulated
     rows, columns = (dicom.whole(side, least=1, most=0xFFFF) for side in ("Rows", "Columns"))
-    layout = Layout(frames, rows, columns, samples, bits, np.dtype("u1") if bits == 1 else dtype, photometric, planar)
+    dtype = np.dtype("u1") if bits == 1 else dtype
+    swapped = dicom.big and dicom.vr == "OW" and bits == 8
+    layout = Layout(frames, rows, columns, samples, bits, dtype, photometric, planar, swapped)
     if layout.subsampled and not dicom.encapsulated and (columns % 2 or bits != 8 or planar):
         raise InputError(dicom.label, expected=f"8-bit {SUBSAMPLED} of even width", found=f"{layout}", remedy=REPAIR)
     return layout
@@ -102,6 +110,13 @@ def checked(dicom: Dicom, layout: Layout, limits: Limits, files: int = 1) -> Non
         element_bytes(dicom.label, layout.shape, layout.dtype.itemsize, most)
     else:
         element_bytes(dicom.label, (layout.value_bytes,), 1, dicom.length)
+        if dicom.syntax not in NATIVE and dicom.length - layout.value_bytes > 1:
+            raise InputError(
+                dicom.label,
+                expected="pixel data that is not compressed, or in items",
+                found=f"{dicom.length} bytes of transfer syntax {dicom.syntax} instead of {layout.value_bytes}",
+                remedy=REPAIR,
+            )
 
 
 def frames_of(dicom: Dicom, layout: Layout, source: Source) -> npt.NDArray[Any]:
@@ -113,8 +128,7 @@ def frames_of(dicom: Dicom, layout: Layout, source: Source) -> npt.NDArray[Any]:
 
 def is_plain(dicom: Dicom, layout: Layout) -> bool:
     """Do the pixels lie in the file just like their array?"""
-    swapped = dicom.big and dicom.vr == "OW" and layout.bits == 8
-    return not (dicom.encapsulated or layout.bits == 1 or layout.subsampled or swapped)
+    return not (dicom.encapsulated or layout.bits == 1 or layout.subsampled or layout.swapped)
 
 
 def native(dicom: Dicom, layout: Layout) -> npt.NDArray[Any]:
@@ -127,8 +141,7 @@ def native(dicom: Dicom, layout: Layout) -> npt.NDArray[Any]:
     if layout.subsampled:
         pairs = data.reshape(layout.frames, layout.rows, layout.columns // 2, 4)  # Y Y Cb Cr of two pixels
         return np.stack([pairs[..., [0, 2, 3]], pairs[..., [1, 2, 3]]], axis=-2).reshape(layout.shape)
-    data = np.fromfile(dicom.path, np.uint8, min(dicom.length, len(data) + len(data) % 2), offset=dicom.start)
-    return data.reshape(-1, 2)[:, ::-1].reshape(-1)[: layout.value_bytes].reshape(layout.shape)
+    return data.reshape(-1, 2)[:, ::-1].reshape(-1)[: math.prod(layout.shape)].reshape(layout.shape)
 
 
 def value_of(dicom: Dicom, layout: Layout, frames: npt.NDArray[Any]) -> npt.NDArray[Any] | bytes:

@@ -6,6 +6,7 @@ apart at every place alike; else they stay apart. What does not say where it lie
 in: the header says where every slice lies.
 """
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydicom.tag import Tag
 
 from aunn_data.errors import InputError
 from pipelines import compressed
-from pipelines.scans.dicom_file import MAGIC_AT, has_magic, quiet
+from pipelines.scans.dicom_file import MAGIC, MAGIC_AT, has_magic, quiet
 from pipelines.scans.dicom_geometry import SAME_MM, Plane, plane_of, same_directions
 from pipelines.source import HEAD_BYTES, Group, Source
 
@@ -39,6 +40,7 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness"),
 ]
 SAME_TAGS, TIME_TAGS = ([Tag(keyword) for keyword in keywords] for keywords in (SAME, TIMES))
+MOST_PEEKED = 1 << 20  # bytes of a compressed file that are looked through for what is in TAGS
 MOST_DIRECTIONS = 64  # of one series that a slice is compared with, latest first
 
 
@@ -84,17 +86,18 @@ def _slice_in(path: Path) -> Slice | None:
     """The slice that a file holds; None of any other file, which will be told what it lacks when it is read."""
     try:
         with path.open("rb") as file:
-            head = file.read(MAGIC_AT + 8)
+            head, start = file.read(MAGIC_AT + 8), file
             if compressed.codec_of(head):
-                file = Source(path, path.name).open()  # type: ignore[assignment]
-                head = file.read(MAGIC_AT + 8)
-            if head[MAGIC_AT : MAGIC_AT + 4] != b"DICM":
-                head += file.read(HEAD_BYTES - len(head))
+                with Source(path, path.name).open() as inside:
+                    start = io.BytesIO(inside.read(MOST_PEEKED))  # type: ignore[assignment]
+                head = start.read(MAGIC_AT + 8)
+            if head[MAGIC_AT : MAGIC_AT + 4] != MAGIC:
+                head += start.read(HEAD_BYTES - len(head))
             if not has_magic(head):
                 return None
-            file.seek(0)
+            start.seek(0)
             with quiet():
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+                dataset = pydicom.dcmread(start, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
                 return slice_of(dataset, path.name)
     except Exception:  # whatever pydicom raises on bad bytes: the file is refused when it is read by itself
         return None
