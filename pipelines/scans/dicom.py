@@ -94,8 +94,9 @@ def _file(source: Source) -> Record:
 def _series(source: Source) -> Record:
     """The record of a series: the headers are read now, the pixels when they are asked for."""
     parts, facts = [], []
+    folder = f"{source.label}/" if source.path.is_dir() else source.label.removesuffix(source.path.name)
     for path in source.files:
-        part = Source(path, path.name, source.options, label=str(path), scratch=source.scratch)
+        part = Source(path, path.name, source.options, label=folder + path.name, scratch=source.scratch)
         dicom = opened(part)
         with refusing(part.label, "a slice of a series", REPAIR):
             parts.append((part, dicom, layout_of(dicom)))
