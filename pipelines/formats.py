@@ -24,8 +24,8 @@ from typing import Any, Protocol
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.chess import pgn
-from pipelines.images import heif, idx, pillow, png, pnm, tiff
-from pipelines.scans import dicom, nifti, npy, zarr_arrays
+from pipelines.images import gif, heif, idx, pillow, png, pnm, tiff
+from pipelines.scans import afni, dicom, hdf5, metaimage, mgh, minc, mrc, nifti, npy, nrrd, parrec, zarr_arrays
 from pipelines.scans import tiff as tiff_stack
 from pipelines.source import HEAD_BYTES as HEAD_BYTES
 from pipelines.source import Group, Source
@@ -75,6 +75,13 @@ class Cuttable(Format, Protocol):
 ALL: tuple[Format, ...] = (
     dicom,
     nifti,
+    mrc,
+    nrrd,
+    metaimage,
+    mgh,
+    afni,
+    parrec,
+    minc,
     npy,
     png,
     pnm,
@@ -84,13 +91,14 @@ ALL: tuple[Format, ...] = (
     pillow,
     pgn,
     idx,
+    hdf5,
     zarr_arrays,
     parquet,
     warc,
     jsonl,
     plain,
 )
-GATHERING: tuple[Gathering, ...] = (dicom, zarr_arrays, idx)
+GATHERING: tuple[Gathering, ...] = (dicom, hdf5, zarr_arrays, idx, nifti, nrrd, metaimage, afni, parrec)
 CUTTABLE: tuple[Cuttable, ...] = ()
 
 
