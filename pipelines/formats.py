@@ -84,6 +84,7 @@ ALL: tuple[Format, ...] = (
     minc,
     npy,
     png,
+    gif,
     pnm,
     heif,
     tiff_stack,
@@ -98,7 +99,7 @@ ALL: tuple[Format, ...] = (
     jsonl,
     plain,
 )
-GATHERING: tuple[Gathering, ...] = (dicom, hdf5, zarr_arrays, idx, nifti, nrrd, metaimage, afni, parrec)
+GATHERING: tuple[Gathering, ...] = (dicom, zarr_arrays, idx, nifti, nrrd, metaimage, afni, parrec)
 CUTTABLE: tuple[Cuttable, ...] = ()
 
 

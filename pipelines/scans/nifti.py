@@ -1,26 +1,26 @@
-"""NIfTI-1 and NIfTI-2 single files, ``.nii`` and ``.nii.gz``: voxels as stored, and the header they came with."""
+"""NIfTI-1 and NIfTI-2, ``.nii`` and pairs of .hdr and .img, and Analyze 7.5: voxels as stored, the header verbatim.
+
+A pair is written as one .nii. What other formats' readers give can be written here as well.
+"""
 
 import base64
-import gzip
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from aunn_data.errors import InputError
-from aunn_data.geometry import fitted
-from aunn_data.header import Header
+from aunn_data.header import canonical
 from aunn_data.record import Record
+from pipelines import compressed
 from pipelines.scans.nifti_header import (
     KINDS,
     LONGEST,
     PAIR,
     REPAIR,
     SINGLE,
+    format_of,
     geometry_of,
     layout,
     magic,
@@ -28,58 +28,64 @@ from pipelines.scans.nifti_header import (
     preface_for,
     voxels_at,
 )
-from pipelines.source import Source
-from pipelines.stored import element_bytes, nan_marks, only, refusing, stored
+from pipelines.scans.voxels import MOST_HEADER_BYTES, lying, pairs, partner, record_of, saving
+from pipelines.source import Group, Source
+from pipelines.stored import only, refusing
 
 MODALITY = "scan"
-FORMATS = ("nifti1", "nifti2")
+FORMATS = ("nifti1", "nifti2", "analyze")
 
-GZIP = b"\x1f\x8b"
-DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
-CHUNK_BYTES = 1 << 24
+REPLACED = (".hdr", ".img", ".head", ".par", ".mnc")  # suffixes of what becomes a .nii
+SPATIAL = ("z", "y", "x")
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By content: size and magic of a header. A .hdr/.img pair is claimed, so as to be told why."""
+    """By content: size and magic of a header. Analyze's has no magic; half of a pair is claimed, so as to be told."""
     suffix = path.suffix.lower()
     if suffix == ".img":
-        return magic(_head_of(path.with_suffix(".hdr"))) in PAIR
+        return _head_of(path.with_suffix(".hdr"))[:4] in KINDS
     return magic(head) in (*SINGLE, *PAIR) or (suffix == ".hdr" and head[:4] in KINDS)
+
+
+def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterator[Group]:
+    """A .hdr with its .img."""
+    for header, voxels in pairs(files, ".hdr", ".img"):
+        source = Source(folder / header, header)
+        try:
+            mine = sniff(source.head, source.inner)
+        except InputError:
+            continue
+        if mine:
+            yield Group(header, (header, voxels))
 
 
 def read(source: Source) -> Iterator[Record | InputError]:
     """One record: the volume as stored, axes slowest first; the parts of a colour or complex voxel slowest of all."""
-    path, name = source.local(), source.name
-    with refusing(path, "a NIfTI file", REPAIR):
-        preface, elements, trailing = _stored(path)
+    with refusing(source.label, "a NIfTI file", REPAIR):
+        preface, data = _preface(source)
         header = parsed(preface)
-        type, _ = layout(header, path)
+        type, shape = layout(header, source.label)
+        dtype = np.dtype(KINDS[preface[:4]].byte_order + type.part)
+        elements, trailing = lying(data, dtype, shape, voxels_at(preface, source.label))
         if type.axis:
             elements = np.moveaxis(elements, -1, 0)
         geometry = geometry_of(header, type, elements.shape)
-    missing = nan_marks(elements)
     metadata = {"header": base64.b64encode(preface).decode()}
-    if trailing:
-        metadata["left_out"] = f"{trailing} bytes after the voxels"
-    geometry = fitted(geometry, elements, missing)
-    yield Record(Header(name, name, MODALITY, KINDS[preface[:4]].format, geometry, metadata), elements, missing)
+    yield record_of(source, format_of(preface), geometry, elements, metadata, trailing)
 
 
 def write(records: Sequence[Record], path: Path) -> Path:
     """The volume with its own header; ``.gz`` compresses, without a time in it. A name without .nii gets one."""
     record = only(records, path)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        path = path.with_name(path.name + ".nii")
+    path = _named(path)
     with refusing(path, "a volume that NIfTI can hold", "export it as .npy"):
-        kept = base64.b64decode(record.header.metadata.get("header", ""))
-        preface, type = preface_for(record.header, kept)
+        record = _in_order(record)
+        preface, type = preface_for(record.header, _kept(record))
         elements = np.moveaxis(np.asarray(record.elements), 0, -1) if type.axis else record.elements
         voxels = np.ascontiguousarray(elements, np.dtype(KINDS[preface[:4]].byte_order + type.part))
-    with path.open("wb") as file:
-        compressed = path.suffix.lower() == ".gz"
-        with gzip.GzipFile("", "wb", 6, file, mtime=0) if compressed else nullcontext(file) as out:
-            out.write(preface)
-            out.write(voxels.reshape(-1).view(np.uint8).data)
+    with saving(path) as file:
+        file.write(preface)
+        file.write(voxels.reshape(-1).view(np.uint8).data)
     return path
 
 
@@ -91,46 +97,58 @@ def _head_of(path: Path) -> bytes:
         return b""
 
 
-def _stored(path: Path) -> tuple[bytes, npt.NDArray[Any], int]:
-    """The bytes before the voxels, the voxels in storage order (parts last), and the number of bytes after them."""
-    with gzip.open(path) if _head_of(path).startswith(GZIP) else path.open("rb") as file:
-        preface = _preface(file, path)
-        type, shape = layout(parsed(preface), path)
-        dtype = np.dtype(KINDS[preface[:4]].byte_order + type.part)
-        if isinstance(file, gzip.GzipFile):
-            return preface, *_inflated(file, path, dtype, shape)
-    available = path.stat().st_size - len(preface)
-    trailing = available - element_bytes(path, shape, dtype.itemsize, available)
-    return preface, stored(path, dtype, shape, len(preface)), trailing
-
-
-def _preface(file: gzip.GzipFile | io.BufferedReader, path: Path) -> bytes:
-    """All bytes before the voxels; ``file`` stands at the first voxel then."""
-    head = file.read(LONGEST)
-    if magic(head) not in SINGLE:
-        raise InputError(
-            path,
-            expected="a NIfTI single file (magic n+1 or n+2)",
-            found="half of a .hdr/.img pair" if path.suffix.lower() in (".hdr", ".img") else f"{head[:4]!r}",
-            remedy="join a pair with nibabel.save(nibabel.load('x.hdr'), 'x.nii'); restore a damaged file",
-        )
-    start = voxels_at(parsed(head), path)
-    file.seek(0)
-    preface = file.read(start)
+def _preface(source: Source) -> tuple[bytes, Source]:
+    """All that stands before the voxels, or in the file beside them; and the file that has them."""
+    with source.local().open("rb") as file:
+        head = file.read(LONGEST)
+        if head[:4] not in KINDS or len(head) < KINDS[head[:4]].header.sizeof_hdr:
+            raise InputError(
+                source.label,
+                expected="a NIfTI header (or that of a .hdr/.img pair: ingest the .hdr)",
+                found=f"{len(head)} bytes that begin with {head[:4]!r}",
+                remedy="restore a damaged file; give an .img by its .hdr",
+            )
+        file.seek(0)
+        if magic(head) not in SINGLE:
+            return file.read(MOST_HEADER_BYTES), partner(source, ".img")
+        start = voxels_at(head, source.label)
+        preface = file.read(min(start, source.local().stat().st_size))
     if len(preface) < start:
-        raise InputError(path, expected=f"voxels from byte {start} on", found=f"{len(preface)} bytes", remedy=REPAIR)
-    return preface
+        raise InputError(
+            source.label, expected=f"voxels from byte {start} on", found=f"{len(preface)} bytes", remedy=REPAIR
+        )
+    return preface, source
 
 
-def _inflated(
-    file: gzip.GzipFile, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> tuple[npt.NDArray[Any], int]:
-    """The voxels, and how many bytes came after them. Reading on to the end checks gzip's CRC."""
-    flat = np.empty(element_bytes(path, shape, dtype.itemsize, path.stat().st_size * DEFLATE_LIMIT), np.uint8)
-    filled = trailing = 0
-    while filled < len(flat) and (count := file.readinto(flat[filled : filled + CHUNK_BYTES].data)):
-        filled += count
-    element_bytes(path, shape, dtype.itemsize, filled)
-    while count := len(file.read(CHUNK_BYTES)):
-        trailing += count
-    return flat.view(dtype).reshape(shape), trailing
+def _kept(record: Record) -> bytes:
+    """The preface that the record came with; of another format, all that its header says beside the voxels."""
+    metadata = record.header.metadata
+    if record.header.format in ("nifti1", "nifti2"):
+        return base64.b64decode(metadata.get("header", ""))
+    return canonical(metadata).encode() if metadata else b""
+
+
+def _named(path: Path) -> Path:
+    inner = compressed.inner_name(path)
+    if inner.suffix.lower() in REPLACED:
+        return inner.with_suffix(".nii")
+    if inner.suffix.lower() != ".nii":
+        return path.with_name(path.name + ".nii")
+    return path if path.suffix.lower() == ".gz" else inner
+
+
+def _in_order(record: Record) -> Record:
+    """The record with its axes as NIfTI has them: x fastest, then y, z, and all others."""
+    geometry = record.header.geometry
+    if not set(SPATIAL) <= set(geometry.axes):
+        return record
+    order = [k for k, axis in enumerate(geometry.axes) if axis not in SPATIAL]
+    order += [geometry.axes.index(axis) for axis in SPATIAL]
+    turned = replace(
+        geometry,
+        axes=tuple(geometry.axes[k] for k in order),
+        shape=tuple(geometry.shape[k] for k in order),
+        spacing=tuple(geometry.spacing[k] for k in order) if geometry.spacing else None,
+        units=tuple(geometry.units[k] for k in order) if geometry.units else None,
+    )
+    return Record(replace(record.header, geometry=turned), np.asarray(record.elements).transpose(order))

@@ -1,10 +1,11 @@
-"""The header of NIfTI-1 and NIfTI-2, to geometry and back: https://nifti.nimh.nih.gov/nifti-1, …/nifti-2.
+"""The header of NIfTI-1, NIfTI-2 and Analyze 7.5, to geometry and back: https://nifti.nimh.nih.gov/nifti-1, …/nifti-2.
 
 Legend: the *preface* is all that stands before the voxels: header, extensions, padding. It is kept verbatim.
 """
 
 import logging
 import math
+import struct
 from typing import Any, NamedTuple, cast
 
 import nibabel
@@ -16,6 +17,8 @@ from aunn_data.header import Header
 
 AXES = ("w", "v", "u", "t", "z", "y", "x")
 UNITS = {"unknown": "", "meter": "m", "micron": "um", "sec": "s", "msec": "ms", "usec": "us", "hz": "Hz"}
+_CODED: Any = nibabel.nifti1.unit_codes
+CODED_UNITS = frozenset(map(str, _CODED.keys()))
 LABELS = {unit: label for label, unit in UNITS.items()}
 LONGEST = 540  # bytes of the longer of the two headers
 REPAIR = "repair the header with nibabel, or restore the file"
@@ -37,6 +40,9 @@ KINDS = {
     b"\x00\x00\x02\x1c": Kind("nifti2", ">", 4, nibabel.Nifti2Header),
 }
 SINGLE, PAIR = (b"n+1", b"n+2"), (b"ni1", b"ni2")
+ANALYZE: Any = nibabel.spm2analyze.Spm2AnalyzeHeader  # as SPM reads it: with a scale factor and an origin
+EXTENSION = struct.Struct("=4sii")  # there is one; its bytes, these and a multiple of 16; its code
+COMMENT = 6
 
 
 class Type(NamedTuple):
@@ -68,20 +74,27 @@ HELD_BY = {"b1": "u1", "f2": "f4"}  # types that NIfTI lacks -> the narrowest of
 
 
 def magic(head: bytes) -> bytes:
-    """The three letters that say single file or pair; nothing if no header begins here."""
+    """The three letters that say single file or pair; nothing if no header begins here, or one of Analyze's."""
     kind = KINDS.get(head[:4])
-    return head[kind.magic_at : kind.magic_at + 3] if kind else b""
+    found = head[kind.magic_at : kind.magic_at + 3] if kind else b""
+    return found if found in (*SINGLE, *PAIR) else b""
+
+
+def format_of(preface: bytes) -> str:
+    """nifti1, nifti2 or analyze."""
+    return KINDS[preface[:4]].format if magic(preface) else "analyze"
 
 
 def parsed(preface: bytes) -> Any:
     """nibabel's header of the bytes, unchecked and unrepaired."""
-    kind = KINDS[preface[:4]].header
+    kind = KINDS[preface[:4]].header if magic(preface) else ANALYZE
     return kind(preface[: kind.sizeof_hdr], KINDS[preface[:4]].byte_order, check=False)
 
 
-def voxels_at(header: Any, where: object) -> int:
-    """Where the voxels begin."""
-    smallest, offset = len(header.binaryblock), float(header["vox_offset"])
+def voxels_at(preface: bytes, where: object) -> int:
+    """Where the voxels begin: in the same file, behind the header, or in the file beside it."""
+    header = parsed(preface)
+    smallest, offset = len(header.binaryblock) if magic(preface) in SINGLE else 0, float(header["vox_offset"])
     if not smallest <= offset < 1 << 40:
         raise InputError(
             where, expected=f"voxels from byte {smallest} on", found=f"vox_offset {offset:g}", remedy=REPAIR
@@ -110,9 +123,9 @@ def geometry_of(header: Any, type: Type, shape: tuple[int, ...]) -> Geometry:
     parts = [type.axis] if type.axis else []
     names = AXES[len(AXES) + len(parts) - len(shape) :]
     spacing = [float(zoom) for zoom in reversed(header.get_zooms())]
-    space, time = (UNITS.get(unit, unit) for unit in _units(header))
+    space, time = (UNITS.get(unit, unit if unit in CODED_UNITS else "") for unit in _units(header))
     units = [space if name in "xyz" else time if name == "t" else "" for name in names]
-    slope, intercept = header.get_slope_inter()
+    slope, intercept = _scaling(header)
     return Geometry(
         dtype=np.dtype(header.endianness + type.part).str,
         axes=(*parts, *names),
@@ -125,7 +138,16 @@ def geometry_of(header: Any, type: Type, shape: tuple[int, ...]) -> Geometry:
     )
 
 
+def _scaling(header: Any) -> tuple[float | None, float | None]:
+    """None where there is none. Of Analyze what SPM says outright, not what it guesses from the range."""
+    if isinstance(header, ANALYZE) and not (math.isfinite(header["scl_slope"]) and header["scl_slope"]):
+        return None, None
+    return cast(tuple[float | None, float | None], header.get_slope_inter())
+
+
 def _units(header: Any) -> tuple[str, str]:
+    if isinstance(header, ANALYZE):
+        return header["vox_units"].item().decode("latin-1"), "unknown"
     try:
         return cast(tuple[str, str], header.get_xyzt_units())
     except KeyError:  # a code that the standard does not know
@@ -146,18 +168,35 @@ def preface_for(header: Header, kept: bytes) -> tuple[bytes, Type]:
     """The bytes before the voxels of a record, and the type of its voxels.
 
     ``kept`` (the preface it came with, or nothing) stays as it is while type and shape are its own; where a mask or a
-    map of another type takes its place, the type changes and scaling and display range, which meant the old, go.
+    map of another type takes its place, the type changes and scaling and display range, which meant the old, go. Half
+    of a pair becomes a single file's. Headers of other formats become a comment (an extension of NIfTI's).
     """
     type, shape = _wanted(header.geometry)
-    made = parsed(kept) if kept else _fresh(header, shape)
+    own = header.format in ("nifti1", "nifti2")
+    made = parsed(kept) if kept and own else _fresh(header, shape)
     if int(made["datatype"]) != CODES[type]:
         made["datatype"], made["bitpix"] = CODES[type], np.dtype(type.part).itemsize * 8 * type.parts
-        if kept:
+        if kept and own:
             made["scl_slope"], made["scl_inter"], made["cal_min"], made["cal_max"] = 1, 0, 0, 0
     if made.get_data_shape() != shape:
         made.set_data_shape(shape)
+    tail = kept[len(made.binaryblock) :] if own else _comment(kept, made.endianness)
+    tail = tail or bytes(4)  # four zeros: no extension follows
+    if not own or magic(kept) in PAIR:
+        tail += bytes(-(len(made.binaryblock) + len(tail)) % 16)
+        made["magic"] = made["magic"].item().replace(b"ni", b"n+")
+        made["vox_offset"] = len(made.binaryblock) + len(tail)
     block: bytes = made.binaryblock
-    return block + (kept[len(block) :] or bytes(4)), type  # four zeros: no extension follows
+    return block + tail, type
+
+
+def _comment(text: bytes, byte_order: str) -> bytes:
+    """An extension with what is to be kept; nothing of nothing."""
+    if not text:
+        return b""
+    size = -(-(len(text) + 8) // 16) * 16
+    flag = EXTENSION.format.replace("=", byte_order)
+    return struct.pack(flag, b"\1\0\0\0", size, COMMENT) + text + bytes(size - 8 - len(text))
 
 
 def _wanted(geometry: Geometry) -> tuple[Type, tuple[int, ...]]:
@@ -173,10 +212,17 @@ def _wanted(geometry: Geometry) -> tuple[Type, tuple[int, ...]]:
 
 
 def _fresh(header: Header, shape: tuple[int, ...]) -> Any:
-    """A header for a record that came from no NIfTI file. float32 until ``preface_for`` says otherwise."""
+    """A header for a record that came from no NIfTI file. float32 until ``preface_for`` says otherwise.
+
+    NIfTI-2 where an axis is too long for NIfTI-1, or a number is none of its 32 bits.
+    """
     geometry = header.geometry
-    big = header.format == "nifti2" or max(shape) > np.iinfo(np.int16).max
-    made = KINDS[b"\x1c\x02\x00\x00" if big else b"\x5c\x01\x00\x00"].header(endianness="<")
+    numbers = np.array([geometry.slope, geometry.intercept, *(geometry.spacing or ()), *sum(geometry.affine or (), ())])
+    exact = np.array_equal(numbers, numbers.astype(np.float32))
+    big = header.format == "nifti2" or max(shape) > np.iinfo(np.int16).max or not exact
+    order = ">" if np.dtype(geometry.dtype).str[0] == ">" else "<"
+    [kind] = [k for k in KINDS.values() if k.byte_order == order and k.format == ("nifti2" if big else "nifti1")]
+    made = kind.header(endianness=order)
     made.set_data_shape(shape)
     made["vox_offset"] = len(made.binaryblock) + 4
     made["scl_slope"], made["scl_inter"] = geometry.slope, geometry.intercept
@@ -184,7 +230,8 @@ def _fresh(header: Header, shape: tuple[int, ...]) -> Any:
         made.set_zooms(geometry.spacing[::-1][: len(shape)])
     if geometry.units:
         units = dict(zip(geometry.axes, geometry.units, strict=True))
-        made.set_xyzt_units(*(LABELS.get(unit, unit) for unit in (units.get("x", ""), units.get("t", ""))))
+        labels = (LABELS.get(unit, unit) for unit in (units.get("x", ""), units.get("t", "")))
+        made.set_xyzt_units(*(label if label in CODED_UNITS else "unknown" for label in labels))
     if geometry.affine:
         made.set_sform(np.array(geometry.affine), code="aligned")
     return made
