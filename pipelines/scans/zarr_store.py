@@ -239,6 +239,8 @@ def opened(root: Path, path: str, document: dict[str, Any], where: str, read_onl
         whole = {**document, "zarr_format": version, **({"attributes": {}} if version == 3 else {})}
         with zarr.config.set({"array.write_empty_chunks": False}):
             array = zarr.Array.from_dict(store, whole)
+            if min(array.shards or array.chunks, default=1) < 1:
+                raise ValueError(f"chunks {array.chunks}")
             metadata: Any = array.metadata
             if version == 3:
                 metadata = replace(metadata, codecs=tuple(bounded(codec) for codec in metadata.codecs))
