@@ -1,5 +1,8 @@
 """What the image reader keeps, undoes and refuses."""
 
+import base64
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,8 @@ from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images import pillow
-from tests.format_contract import records_of
+from pipelines.options import Limits, Options
+from tests.format_contract import records_of, source_of
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -19,41 +23,6 @@ def made(elements, metadata=None, format="jpeg"):
     axes = ("channel", "y", "x")[-elements.ndim :]
     geometry = Geometry(elements.dtype.str, axes, elements.shape)
     return Record(Header("a", "a", "image", format, geometry, metadata or {}), elements)
-
-
-def test_what_pillow_would_change_is_refused(tmp_path):
-    """A second icon."""
-    Image.new("RGBA", (32, 32)).save(tmp_path / "two.ico", sizes=[(16, 16), (32, 32)])
-    for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(InputError, match="stored values"):
-            records_of(pillow, path)
-
-
-def test_frames_are_records(tmp_path):
-    """Each frame is a record, name#1, name#2, …; those of one palette are indices all the way."""
-    frames = [Image.fromarray((GREY + k) % 3) for k in range(3)]
-    for frame in frames:
-        frame.putpalette(bytes(range(12)))
-    frames[0].save(tmp_path / "a.gif", append_images=frames[1:], duration=50, palette=bytes(range(12)))
-    records = records_of(pillow, tmp_path / "a.gif", "x/a.gif")
-    assert [record.header.record for record in records] == ["x/a.gif#1", "x/a.gif#2", "x/a.gif#3"]
-    assert {record.header.source for record in records} == {"x/a.gif"}
-    assert [record.elements.tolist() for record in records] == [((GREY + k) % 3).tolist() for k in range(3)]
-
-
-def test_frames_that_no_format_holds_keep_their_pixels(tmp_path):
-    """Frames of unlike modes, one with a transparent index, go into a TIFF: it keeps all but that transparency."""
-    frames = [Image.fromarray((GREY + k) % 4) for k in range(2)]
-    for frame in frames:
-        frame.putpalette(bytes(range(frame.getpixel((0, 0)), 12 + frame.getpixel((0, 0)))))
-        frame.info["transparency"] = 1
-    frames[0].save(tmp_path / "a.gif", append_images=frames[1:], duration=50)
-    records = records_of(pillow, tmp_path / "a.gif")
-    assert [record.header.metadata["mode"] for record in records] == ["P", "RGBA"]
-    written = pillow.write(records, tmp_path / "a.gif")
-    assert written.name == "a.gif.tiff"
-    for before, after in zip(records, records_of(pillow, written), strict=True):
-        assert np.array_equal(before.elements, after.elements)
 
 
 def test_a_lossy_source_is_exported_as_what_it_is(tmp_path):
@@ -71,6 +40,37 @@ def test_a_mask_and_a_map_can_be_written(tmp_path):
     assert pillow.write([made(np.stack([GREY] * 3))], tmp_path / "rgb").name == "rgb.png"
     with pytest.raises(InputError, match="3 channels"):
         pillow.write([made(np.zeros((3, 4, 5), np.float32))], tmp_path / "no.png")
+
+
+def test_every_size_of_an_icon_is_a_record(tmp_path):
+    """An icon of three sizes is three records; written, they are pages."""
+    Image.radial_gradient("L").convert("RGBA").save(tmp_path / "a.ico", sizes=[(16, 16), (32, 32), (48, 48)])
+    records = records_of(pillow, tmp_path / "a.ico", "a.ico")
+    assert sorted(record.elements.shape for record in records) == [(4, 16, 16), (4, 32, 32), (4, 48, 48)]
+    assert [record.header.record for record in records] == ["a.ico#1", "a.ico#2", "a.ico#3"]
+    with Image.open(pillow.write(records, tmp_path / "b.ico")) as written:
+        assert written.n_frames == 3
+
+
+def test_segments_of_a_jpeg_are_kept(tmp_path):
+    """IPTC, Adobe's and whatever else stands in a JPEG is in the metadata, to the byte."""
+    Image.fromarray(GREY).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    segment = b"Photoshop 3.0\0" + bytes(range(40))
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xed" + (len(segment) + 2).to_bytes(2) + segment + data[2:])
+    (record,) = records_of(pillow, tmp_path / "a.jpg")
+    assert record.header.metadata["segments"] == [["APP13", base64.b64encode(segment).decode()]]
+
+
+def test_the_limits_are_the_users_not_pillows(tmp_path, monkeypatch):
+    """Pillow's own limit of pixels does not hold; --max-elements does, and --max-ratio for what is big."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.new("RGB", (6000, 5000)).save(tmp_path / "a.webp", lossless=True, method=0)
+    source = source_of(tmp_path / "a.webp")
+    with pytest.raises(InputError, match="bytes from each"):
+        list(pillow.read(source))
+    (record,) = pillow.read(replace(source, options=Options(limits=Limits(max_ratio=1e9))))
+    assert record.elements.shape == (3, 5000, 6000)
 
 
 def test_big_blocks_and_warnings_are_told(tmp_path):

@@ -2,7 +2,9 @@
 
 Metadata: ``mode`` is Pillow's. ``palette`` (of indices, which stay indices), ``exif``, ``icc_profile``, ``xmp`` and
 ``comment`` are base64. ``orientation`` is EXIF's and not applied. ``white`` is the stored value of white where it is
-not the largest of the type. ``left_out`` lists what was too big to keep or could not be read.
+not the largest of the type. ``segments`` are those of a JPEG that stand nowhere else (IPTC, MPF, Adobe, …).
+``left_out`` lists what was too big to keep or could not be read. CMYK is ink, as Pillow gives it: Adobe's JPEGs store
+255 less that. An icon's sizes are its frames.
 """
 
 import base64
@@ -15,13 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy.typing as npt
-from PIL import ExifTags, GifImagePlugin, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images import png
+from pipelines.images.bombs import refuse_bomb, without_pillows_limit
 from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
 from pipelines.images.png_metadata import MOST_BYTES
 from pipelines.images.saving import save
@@ -33,7 +36,6 @@ MODALITY = "image"
 # What Pillow decodes by itself and a magic number tells apart (BMP needs more than its own: text may begin so).
 MAGIC = {
     "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    "GIF": rb"GIF8[79]a",
     "ICO": rb"\x00\x00\x01\x00[^\x00]\x00",
     "JPEG": rb"\xff\xd8\xff",
     "PCX": rb"\n[\x00\x02\x03\x05][\x00\x01][\x01\x02\x04\x08]",
@@ -44,6 +46,8 @@ FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO"))  # MPO: a JPEG wit
 ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
 READ = (*MAGIC, "TIFF")  # TIFFs have a reader of their own (tiff.py); here only to check those that ``write`` made
 
+# JPEG's segments that stand under another key; of the others all are kept as they are.
+KEPT_ELSEWHERE = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0")
 EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an image editor and save it again"
 
 
@@ -59,7 +63,6 @@ def read(source: Source) -> Iterator[Record | InputError]:
         return
     path, name = source.local(), source.name
     with refusing(path, EXPECTED, REMEDY):
-        _check(path)
         file = path.open("rb")
     with file:  # not the path: Pillow would map a raw TIFF into memory, and mixes up the sides of one that is turned
         image, frames, warned = _opened(file, path)
@@ -67,7 +70,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
             number = f"#{frame + 1}" if frames > 1 else ""
             try:
                 with refusing(f"{path}{number}", EXPECTED, REMEDY):
-                    pixels, found, more = _frame(image, frame, frames, f"{path}{number}")
+                    pixels, found, more = _frame(image, frame, frames, f"{path}{number}", source)
                     metadata = _kept(found, warned | more)
             except InputError as error:
                 if not frame:
@@ -87,31 +90,29 @@ def write(records: Sequence[Record], path: Path) -> Path:
         return save(records, path, read)
 
 
-def _check(path: Path) -> None:
-    """What decoding ignores: the end of a GIF (cut between two frames, it decodes)."""
-    with path.open("rb") as file, _pillow():
+def _opened(file: IO[bytes], path: Path) -> tuple[Any, int, set[str]]:
+    """Pillow's image, the number of its frames (of an icon's sizes), and what it warned of."""
+    with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
         try:
-            image = Image.open(file, formats=READ)
+            image: Any = Image.open(file, formats=READ)
         except UnidentifiedImageError as error:
             raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
-        if image.format == "GIF":
-            file.seek(max(0, path.stat().st_size - 256))
-            if not file.read().rstrip(b"\0").endswith(b";"):
-                raise EOFError("a GIF without its trailer")
-
-
-def _opened(file: IO[bytes], path: Path) -> tuple[Any, int, set[str]]:
-    """Pillow's image, the number of its frames, and what it warned of."""
-    with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
-        image = Image.open(file, formats=READ)
-        frames = getattr(image, "n_frames", 1)
+        frames = len(image.ico.entry) if image.format == "ICO" else getattr(image, "n_frames", 1)
     return image, frames, warned
 
 
-def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray[Any], dict[str, Any], set[str]]:
+def _frame(
+    image: Any, frame: int, frames: int, where: str, source: Source
+) -> tuple[npt.NDArray[Any], dict[str, Any], set[str]]:
     """The pixels of a frame, what stands beside them, and what Pillow warned of."""
     with _pillow() as warned:
-        image.seek(frame)
+        if image.format == "ICO":
+            image = image.ico.frame(frame)
+        else:
+            image.seek(frame)
+        count, size = image.width * image.height, source.local().stat().st_size
+        elements = count * len(image.getbands())
+        refuse_bomb(where, (image.height, image.width), elements, elements, size, source.options.limits)
         refuse_lossy(image, where)
         white, tiff = white_of(image), image.format == "TIFF"
         # Loading turns a TIFF upright and forgets that it did; other formats may have their EXIF behind the pixels.
@@ -127,20 +128,13 @@ def _frame(image: Any, frame: int, frames: int, where: str) -> tuple[npt.NDArray
 
 @contextmanager
 def _pillow() -> Iterator[set[str]]:
-    """Pillow with the settings that reading needs; in the end, what it warned of.
-
-    A GIF's later frames stay indices while the palette does. The warning before a decompression bomb goes; the bomb is
-    an error anyway.
-    """
-    before, messages = GifImagePlugin.LOADING_STRATEGY, set[str]()
-    with warnings.catch_warnings(record=True) as caught:
+    """Pillow without its own limit of pixels; in the end, what it warned of."""
+    messages = set[str]()
+    with warnings.catch_warnings(record=True) as caught, without_pillows_limit():
         warnings.simplefilter("always")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_AFTER_DIFFERENT_PALETTE_ONLY
         try:
             yield messages
         finally:
-            GifImagePlugin.LOADING_STRATEGY = before
             messages.update(str(warning.message) for warning in caught)
 
 
@@ -148,6 +142,8 @@ def _beside(image: Any, frames: int) -> dict[str, Any]:
     """What Pillow found beside the pixels of a loaded frame."""
     info = image.info
     found = {key: info.get(key) for key in ("dpi", "transparency", "icc_profile", "xmp", "comment")}
+    if segments := [part for part in getattr(image, "applist", []) if not part[1].startswith(KEPT_ELSEWHERE)]:
+        found["segments"] = [[name, base64.b64encode(data).decode()] for name, data in segments if name != "COM"]
     if frames > 1:
         found.update(duration=info.get("duration"), loop=info.get("loop"))
     if image.mode in ("P", "PA"):

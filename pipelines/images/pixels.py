@@ -53,7 +53,7 @@ TURN_BACK = {
 
 def white_of(image: Any) -> int | None:
     """The stored value that Pillow stretches to full white; None where it stretches nothing. Before loading."""
-    tile = image.tile[0] if image.tile else None
+    tile = next(iter(getattr(image, "tile", ())), None)
     if tile is None:
         return None
     args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
@@ -65,13 +65,11 @@ def refuse_lossy(image: Any, where: object) -> None:
     """InputError if Pillow would not give what the file stores. Before loading."""
     if image.mode not in MODES:
         raise _lossy(where, f"Pillow's mode {image.mode}")
-    rawmodes = " ".join(str(tile.args) for tile in image.tile)
+    rawmodes = " ".join(str(tile.args) for tile in getattr(image, "tile", ()))
     bits = 8 * np.dtype(MODES[image.mode][0]).itemsize
     found = None
     if bits == 8 and re.search(r";16[BLN]", rawmodes):
         found = "16-bit channels, which Pillow cuts to 8"
-    elif len(image.info.get("sizes", ())) > 1:
-        found = f"an icon of {len(image.info['sizes'])} sizes, of which Pillow gives one"
     if found:
         raise _lossy(where, found)
 

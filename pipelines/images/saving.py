@@ -14,7 +14,7 @@ from pipelines.images.pixels import image_of
 from pipelines.source import Source
 
 # Formats that can be written without loss, each with the suffix that a name gets if it has none of the format's own.
-LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp"}
+LOSSLESS = {"PNG": ".png", "TIFF": ".tiff", "BMP": ".bmp", "WEBP": ".webp"}
 BLOCKS = ("exif", "icc_profile", "xmp", "comment")
 XMP = 700  # TIFF's tag
 MAX_DPI = 1 << 20  # more is damage, and some formats cannot hold it
@@ -98,9 +98,6 @@ def _save(images: list[Image.Image], records: Sequence[Record], path: Path, atte
         more = {"save_all": True, "append_images": images[1:]}
         if attempt.timed and any("duration" in metadata for metadata in frames):
             more["duration"] = [metadata.get("duration", 0) for metadata in frames]
-        palettes = {metadata.get("palette", "") for metadata in frames}
-        if attempt.format == "GIF" and len(palettes) == 1 and "" not in palettes:
-            more["palette"] = base64.b64decode(palettes.pop())  # one for all: else each frame gets its own
     images[0].save(path, attempt.format, **{**OPTIONS, **options[0], **more})
 
 
