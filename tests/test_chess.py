@@ -55,9 +55,16 @@ def by_python_chess(path: Path) -> Iterator[chess.pgn.Game]:
         yield game
 
 
-def told(game: chess.pgn.Game) -> tuple[str, dict[str, str], list[str]]:
-    """What must survive: the start, the tags (the result among them), the main line."""
-    return game.board().fen(), dict(game.headers), [move.uci() for move in game.mainline_moves()]
+def told(game: chess.pgn.Game) -> list[object]:
+    """All that a game says: tags, start, and of every node move, comments and NAGs, variations included."""
+    told: list[object] = [game.board().fen(), list(game.headers.items())]
+    nodes: list[chess.pgn.GameNode] = [game]
+    while nodes:
+        node = nodes.pop()
+        before = node.starting_comment if isinstance(node, chess.pgn.ChildNode) else ""
+        told.append((node.move, before, node.comment, node.nags, len(node.variations)))
+        nodes.extend(reversed(node.variations))
+    return told
 
 
 def exported(path: Path, games: list[Record]) -> list[chess.pgn.Game]:
@@ -75,7 +82,7 @@ def frame(record: Record, ply: int) -> list[str]:
 
 
 def test_boards_of_scholars_mate(tmp_path: Path) -> None:
-    """Every ply is the board a chess player would draw, and the header tells tags, result and what was dropped."""
+    """Every ply is the board a chess player would draw, and the header tells tags, result and notes."""
     (record,) = records(saved(tmp_path, SCHOLARS_MATE))
     assert record.elements.shape == (8, 8, 8)
     assert frame(record, 0) == ["rnbqkbnr", "pppppppp", *["........"] * 4, "PPPPPPPP", "RNBQKBNR"]
@@ -99,15 +106,15 @@ def test_boards_of_scholars_mate(tmp_path: Path) -> None:
         "tags": [["Event", "Café, Malmö"], ["White", "Å"], ["Result", "1-0"]],
         "result": "1-0",
         "encoding": "utf-8",
-        "dropped": {"comments": 1, "variations": 1, "nags": 2},
+        "notes": [[3, "{to f7}"], [5, "$6"], [6, "?? (3... g6 4. Qf3)"]],
     }
 
 
 def test_header_holds_no_moves(tmp_path: Path) -> None:
     """Two games that differ in their moves alone have the same header, so no held-out board leaks through it."""
-    first = saved(tmp_path, '[Event "x"]\n\n1. e4 e5 2. Nf3 *\n')
+    first = saved(tmp_path, '[Event "x"]\n\n1. e4! {[%clk 0:01:00]} e5 2. Nf3+ *\n')
     header = canonical(records(first)[0].header.line().decode())
-    second = saved(tmp_path, '[Event "x"]\n\n1. d4 d5 2. c4 *\n')
+    second = saved(tmp_path, '[Event "x"]\n\n1.Pd4! {[%clk 0:01:00]} 1... d7d5 2. c4 *\n')
     assert canonical(records(second)[0].header.line().decode()) == header
 
 
@@ -120,7 +127,7 @@ def test_text_payload_is_the_file(tmp_path: Path) -> None:
         assert [game.header.record for game in games] == ["games.pgn#1", "games.pgn#2"]
         assert games[1].elements.tobytes().startswith(b"[Event")
         assert games[0].header.geometry.layout == "packed"
-        assert games[0].header.metadata == {"encoding": encoding}
+        assert [game.header.metadata["encoding"] for game in games] == [encoding, encoding.removesuffix("-sig")]
         assert b"".join(game.elements.tobytes() for game in games) == path.read_bytes()
         assert pgn.write(games, tmp_path / "out.pgn").read_bytes() == path.read_bytes()
 
@@ -136,13 +143,13 @@ def test_export_keeps_the_encoding(tmp_path: Path, encoding: str) -> None:
 
 
 def test_real_files_come_out_as_they_went_in(shared_data: Path, tmp_path: Path) -> None:
-    """Of every real file, the first games tell the same tags, start, main line and result after export."""
-    not_as_python_chess = {"uzchesscup.pgn", "badpgn.pgn", "nested-comment.pgn"}
+    """Of every real file no game is refused, and the first ones say all that they said after export, notes included."""
+    not_as_python_chess = {"uzchesscup.pgn", "badpgn.pgn"}
     paths = [path for path in sorted((shared_data / "chess").rglob("*.pgn")) if path.name not in not_as_python_chess]
     assert len(paths) > 25
     for path in paths:
-        games = list(islice((game for game in pgn.read(Source(path, path.name)) if isinstance(game, Record)), 25))
-        expected = [told(game) for game in islice(by_python_chess(path), 25)]
+        games = [game for game in islice(pgn.read(Source(path, path.name)), 12) if isinstance(game, Record)]
+        expected = [told(game) for game in islice(by_python_chess(path), 12)]
         assert [told(game) for game in exported(tmp_path / "out.pgn", games)] == expected, path
 
 
@@ -151,17 +158,6 @@ def test_real_texts_are_their_files(shared_data: Path) -> None:
     for name in ("python-chess/utf8-bom.pgn", "pychess/atomic.pgn", "chess-informant-sample.pgn", "uzchesscup.pgn"):
         path = shared_data / "chess" / name
         assert b"".join(game.elements.tobytes() for game in records(path, "pgn")) == path.read_bytes()
-
-
-def test_counts_of_a_real_annotated_file(shared_data: Path) -> None:
-    """What an annotated file loses as boards is counted: SOURCES.md has 113 comments, 509 variations, 524 NAGs."""
-    games = records(shared_data / "chess" / "chess-informant-sample.pgn")
-    dropped = [game.header.metadata["dropped"] for game in games]
-    assert {what: sum(d.get(what, 0) for d in dropped) for what in dropped[0]} == {
-        "comments": 113,
-        "variations": 509,
-        "nags": 524,
-    }
 
 
 def test_tags_without_moves_are_games_of_their_own(shared_data: Path) -> None:
@@ -180,9 +176,12 @@ def test_tags_without_moves_are_games_of_their_own(shared_data: Path) -> None:
         ('[Variant "Monopoly"]\n\n1. e4 *', 5, "Monopoly"),
         ('[Event "bad"]\n[White Fool]\n\n1. e4 *', 6, "'[White Fool]' among its tags"),
         ('[Event "bad"]\n\n1. e4 e5\n2. Nf *', 8, "'Nf' among its moves"),
-        ('[Event "bad"]\n\n1. e4 {one {two} three} *', 7, "'three}' among its moves"),
+        ('[Event "bad"]\n\n1. e4 {one two} three} *', 7, "'three}' among its moves"),
+        ('[Event "bad"]\n\n1. e4 e5\n((2. d4) 1... d5) *', 8, "a variation before any move"),
+        ('[Event "bad"]\n\n1. e4) e5 *', 7, "a variation that is closed but not open"),
+        ('[Event "bad"]\n\n1. e4 e5\n(1... c5 1-0) *', 8, "the result 1-0 in a variation that is not closed"),
         ('[Event "bad"]\n\n1. e4 1-0 e5', 7, "the move e7e5 after the result"),
-        ('[Event "bad"]\n\n1. e4 (1. d4 d5 *', 7, "a variation that is never closed"),
+        ('[Event "bad"]\n\n1. e4\n(1. d4\nd5', 8, "a variation that is never closed"),
         ('[Event "bad"]\n\n(1. d4) 1. e4 *', 7, "a variation before any move"),
         ('[Event "bad"]\n\n1. e4 (1. d4 Kd5) e5 *', 7, "illegal san: 'Kd5'"),
         ('[Event "bad"]\n\n1. e4 $' + 5000 * "9" + " *", 7, "4300 digits"),
@@ -213,9 +212,8 @@ def test_nothing_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize("text", ["", "\n\n", "; a comment\n\n% an escape\n", "{ a comment }\n"])
 def test_file_without_a_game_is_refused(tmp_path: Path, text: str) -> None:
     """Where there is neither a tag nor a move nor a result, one error says so."""
-    (error,) = results(saved(tmp_path, text))
-    assert isinstance(error, InputError)
-    assert "a game" in error.expected
+    with pytest.raises(InputError, match="expected a game"):
+        results(saved(tmp_path, text))
 
 
 @pytest.mark.parametrize(
