@@ -86,6 +86,18 @@ def type_from_json(said: Any) -> pa.DataType:
     return pa.list_(field) if kind == "list" else pa.large_list(field)
 
 
+def column_to_json(field: pa.Field) -> Any:
+    """The type of a column: {"not_null": type} if it may not be null."""
+    said = type_to_json(field.type)
+    return said if field.nullable else {"not_null": said}
+
+
+def column_from_json(name: str, said: Any) -> pa.Field:
+    """Inverse of ``column_to_json``."""
+    nullable = not isinstance(said, dict) or "not_null" not in said
+    return pa.field(name, type_from_json(said if nullable else said["not_null"]), nullable=nullable)
+
+
 def _parametric(name: str) -> pa.DataType:
     kind, _, rest = name.partition("[")
     if kind == "timestamp":

@@ -49,6 +49,11 @@ BLANK = b" \t\r\n"
 _SECOND_OBJECT = re.compile(rb"\s*\{")
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")
 _TOKEN = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|.", re.DOTALL)
+# Escapes that Python's json does not write, with non-ASCII escaped and as it is; what follows an escaped backslash may
+# look like one, which costs no more than a closer look.
+_SHORT = r"/|u00[01][0-9a-f]?[A-F]|u000[89acd]"
+_UNUSUAL = re.compile(rf"\\(?:{_SHORT}|u[0-9a-f]{{0,3}}[A-F]|u00[2-7])")
+_UNUSUAL_UNICODE = re.compile(rf"\\(?:{_SHORT}|u(?!00[01]))")
 _ENCODERS = {
     (unicode, compact): json.JSONEncoder(
         ensure_ascii=not unicode, separators=(",", ":") if compact else None, allow_nan=False
@@ -56,6 +61,7 @@ _ENCODERS = {
     for unicode in (False, True)
     for compact in (False, True)
 }
+_SORTING = json.JSONEncoder(sort_keys=True).encode
 
 
 class _Line(NamedTuple):
@@ -333,9 +339,7 @@ def _columns(rest: dict[str, Any], column: str, around: tuple[str, str], form: d
 
 def _in_order(value: Any) -> bool:
     """Are all columns within this value in alphabetical order, as a header has them?"""
-    if isinstance(value, dict):
-        return list(value) == sorted(value) and all(map(_in_order, value.values()))
-    return all(map(_in_order, value)) if isinstance(value, list) else True
+    return not isinstance(value, dict | list) or _ENCODERS[False, False](value) == _SORTING(value)
 
 
 def _exact(line: str) -> Any:
@@ -384,10 +388,11 @@ def _integer(literal: str) -> int:
 def _literal_form(literal: str, text: str) -> dict[str, Any] | None:
     """How the text is written: nothing where that does not matter, ``unicode`` or not, ``escapes``; None: at random.
 
-    Without ``\\u`` and ``\\/`` there is one way to escape what must be escaped, which spares writing it to compare.
+    Where no escape is unusual there is one way to write the text, which spares writing it to compare.
     """
-    if "\\u" not in literal and "\\/" not in literal:
-        return {} if literal.isascii() and text.isascii() else {"unicode": True}
+    ascii = literal.isascii()
+    if not (_UNUSUAL if ascii else _UNUSUAL_UNICODE).search(literal):
+        return {} if ascii and text.isascii() else {"unicode": not ascii}
     for unicode in (False, True):
         if _ENCODERS[unicode, False](text) == literal:
             return {"unicode": unicode}

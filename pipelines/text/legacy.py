@@ -12,6 +12,7 @@ from typing import Any
 import charset_normalizer
 import numpy as np
 import numpy.typing as npt
+from charset_normalizer.constant import IANA_SUPPORTED
 from charset_normalizer.utils import iana_name
 
 UNKNOWN = "unknown-8bit"
@@ -21,8 +22,13 @@ SEARCHED_BYTES = 1 << 26  # of the file, for lines for the sample
 CHUNK_BYTES = 1 << 22
 FEWEST_BYTES = 32  # non-ASCII, from which an encoding is told
 MOST_ALTERNATIVES = 8
-# Where several fit equally well, as ISO 8859-1 and its relatives do for German: the commonest ones first.
-COMMON = ("latin_1", "cp1252", "iso8859_15", "cp1250", "cp1251", "shift_jis", "cp949")
+# Where several fit about equally well, as ISO 8859-1 and its relatives do for German: the commonest first.
+SLACK_CHAOS, SLACK_COHERENCE = 0.01, 0.75
+COMMON = (
+    *("latin_1", "cp1252", "iso8859_15", "cp1250", "iso8859_2", "cp1251", "koi8_r", "cp866", "iso8859_5"),
+    *("cp1253", "iso8859_7", "cp1254", "iso8859_9", "cp1255", "cp1256", "cp1257", "cp850", "mac_roman"),
+    *("shift_jis", "cp932", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "euc_kr", "cp949"),
+)
 _DECLARATION = re.compile(
     rb"<meta[^>]*\scharset\s*=\s*[\"']?\s*([\w.:-]+)"
     rb"|<meta[^>]*content\s*=\s*[\"'][^\"'>]*charset\s*=\s*([\w.:-]+)"
@@ -30,6 +36,7 @@ _DECLARATION = re.compile(
     rb"|^[^\n]{0,40}coding[:=]\s*([\w.-]+)",
     re.IGNORECASE,
 )
+_CUT = re.compile(rb"[ -/:-?]")  # no second byte of a character in any encoding of two
 _LINE = re.compile(rb"[^\r\n]*[\r\n]*")
 
 
@@ -45,9 +52,9 @@ def detect(data: npt.NDArray[np.uint8]) -> dict[str, Any]:
     if sum(byte >= 0x80 for byte in sample) < FEWEST_BYTES:
         return {"encoding": UNKNOWN}
     matches = list(charset_normalizer.from_bytes(sample, preemptive_behaviour=False))
-    best = [m for m in matches if (m.chaos, m.coherence) == (matches[0].chaos, matches[0].coherence)]
+    best = [m for m in matches if _about_as_good(m, matches[0])]
     equal = sorted({name for match in best for name in match.could_be_from_charset}, key=_commonest)
-    others = [name for match in matches[len(best) :] for name in match.could_be_from_charset]
+    others = [name for match in matches for name in match.could_be_from_charset]
     names = [name for name in dict.fromkeys((*equal, *others)) if _is_legacy(name)]
     if names[:1] == ["cp1252"] and not _has_c1(data):  # without these bytes it is ISO 8859-1, which is its plainer name
         names = ["latin_1", *names]
@@ -58,6 +65,10 @@ def detect(data: npt.NDArray[np.uint8]) -> dict[str, Any]:
             said = {"chaos": round(match.chaos, 3), "coherence": round(match.coherence, 3)}
             return {"encoding": _python_name(name), **said, "alternatives": alternatives}
     return {"encoding": UNKNOWN}
+
+
+def _about_as_good(match: Any, first: Any) -> bool:
+    return bool(match.chaos <= first.chaos + SLACK_CHAOS and match.coherence >= first.coherence * SLACK_COHERENCE)
 
 
 def _commonest(name: str) -> tuple[int, str]:
@@ -71,7 +82,7 @@ def _has_c1(data: npt.NDArray[np.uint8]) -> bool:
 
 
 def _is_legacy(name: str) -> bool:
-    return not name.startswith("utf")
+    return name in IANA_SUPPORTED and not name.startswith("utf")
 
 
 def _python_name(name: str) -> str:
@@ -97,7 +108,8 @@ def _sample(data: npt.NDArray[np.uint8]) -> bytes:
         for line in _lines(data[start : start + CHUNK_BYTES]):
             part = line[: SAMPLE_BYTES - len(found)]
             if len(part) < len(line):
-                part = part[: max(part.rfind(b" "), part.rfind(b">")) + 1] or part
+                ends = [end.end() for end in _CUT.finditer(part)]
+                part = part[: ends[-1]] if ends else b"" if found else part
             found += part
             if len(found) >= SAMPLE_BYTES or len(part) < len(line):
                 return found

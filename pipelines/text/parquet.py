@@ -47,7 +47,7 @@ class _Table:
     def __init__(self, schema: pa.Schema, asked: str | None):
         self.schema, self.names = schema, schema.names
         self.distinct = len(set(self.names)) == len(self.names)
-        self.types = [arrow_types.type_to_json(field.type) for field in schema]
+        self.types = [arrow_types.column_to_json(field) for field in schema]
         self.converts = [arrow_types.to_json(field.type) for field in schema]
         self.told = [list(told) for told in zip(self.names, self.types, strict=True)]
         texts = [field.name for field in schema if arrow_types.is_text(field.type)]
@@ -184,7 +184,7 @@ def _schema(first: Record) -> pa.Schema:
     metadata = first.header.metadata
     if "schema" in metadata:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata["schema"])))
-    return pa.schema([(column[0], arrow_types.type_from_json(column[1])) for column in metadata["columns"]])
+    return pa.schema([arrow_types.column_from_json(*column[:2]) for column in metadata["columns"]])
 
 
 def _group(records: Iterator[Record], converts: Sequence[arrow_types.Convert]) -> list[list[Any]]:
