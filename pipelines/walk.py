@@ -8,6 +8,7 @@ is called like the one image or scan beside it is its sidecar and joins its head
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from aunn_data.errors import InputError
@@ -29,9 +30,12 @@ def walk(
     """
     options = options or Options()
     left_out = os.path.realpath(corpus)
-    for path in paths:
-        walking = _Walk(path, left_out, options, parent)
-        yield from walking.folder(path, ()) if path.is_dir() else walking.file(path)
+    for folder, files in groupby(paths, key=lambda path: None if path.is_dir() else path.parent):
+        if folder is not None:
+            yield from _Walk(folder, left_out, options, parent).files(folder, [path.name for path in files])
+            continue
+        for path in files:
+            yield from _Walk(path, left_out, options, parent).folder(path, ())
 
 
 class _Walk:
@@ -41,18 +45,23 @@ class _Walk:
         self.root, self.left_out, self.options, self.parent = root, left_out, options, parent
         self.taken: set[Path] = set()  # by groups
 
-    def file(self, path: Path) -> Iterator[Source | InputError]:
-        """A file given by itself: with all that its format says belongs to it."""
-        files, folders = _listed(path.parent)
-        for module in formats.GATHERING:
-            for group in module.gather(path.parent, files, folders):
-                if group.name == path.name:
-                    yield self._source(path, path.name, tuple(path.parent / file for file in group.files))
-                    return
-        same = (_stem(path.name), _stem(path.name) + MASK)
-        beside = [file for file in files if file == path.name or _stem(file) in same]
-        found = [source for source in self._singles(path.parent, beside) if _path_of(source) == path]
-        yield found[0] if found else self._single(path, path.name)
+    def files(self, folder: Path, given: list[str]) -> Iterator[Source | InputError]:
+        """Files given one by one: with all that belongs to them; a group is taken whole where all of it is given."""
+        try:
+            there, folders = _listed(folder)
+        except OSError:
+            there, folders = [], []
+        asked = set(given)
+        for group in self._groups(folder, there, folders):
+            if group.name in asked or (group.files and asked.issuperset(group.files)):
+                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+            else:
+                self.taken.difference_update(folder / file for file in group.files)
+        stems = {_stem(name) for name in given}
+        notes = [f for f in there if (Path(f).suffix.lower() in SIDECARS or MASK in f) and _base(f) in stems]
+        for source in self._singles(folder, self._left(folder, sorted({*notes, *given}))):
+            if not isinstance(source, Source) or source.path.name in asked:
+                yield source
 
     def folder(self, folder: Path, above: tuple[str, ...]) -> Iterator[Source | InputError]:
         """All that lies in a folder and below it, groups first."""
@@ -67,18 +76,24 @@ class _Walk:
         except OSError as error:
             yield unreadable(folder, error)
             return
-        for module in formats.GATHERING:
-            for group in module.gather(folder, self._left(folder, files), folders):
-                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
-                if group.whole:
-                    return
-                self.taken.update(folder / file for file in group.files)
+        for group in self._groups(folder, files, folders):
+            yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+            if group.whole:
+                return
         yield from self._singles(folder, self._left(folder, files))
         for name in folders:
             yield from self.folder(folder / name, (*above, real))
 
     def _left(self, folder: Path, files: list[str]) -> list[str]:
         return [file for file in files if folder / file not in self.taken]
+
+    def _groups(self, folder: Path, files: list[str], folders: list[str]) -> Iterator[Group]:
+        """The groups of all formats, of files that no other has taken; nobody is shown a pipe, which may never end."""
+        regular = [file for file in files if (folder / file).is_file()]
+        for module in formats.GATHERING:
+            for group in module.gather(folder, self._left(folder, regular), folders):
+                self.taken.update(folder / file for file in group.files)
+                yield group
 
     def _singles(self, folder: Path, files: list[str]) -> Iterator[Source | InputError]:
         notes = _sidecars(folder, files)
@@ -96,7 +111,9 @@ class _Walk:
                 yield source
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix() if path != self.root else Path(os.path.abspath(path)).name
+        if path != self.root:
+            return path.relative_to(self.root).as_posix()
+        return self.parent.inner.stem if self.parent else Path(os.path.abspath(path)).name
 
     def _single(self, path: Path, name: str) -> Source | InputError:
         if path.exists() and not path.is_file():
@@ -168,6 +185,11 @@ def _is_note(path: Path) -> bool:
         return path.stat().st_size <= MOST_SIDECAR_BYTES and bool(path.read_bytes().decode())
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def _base(file: str) -> str:
+    """What a note or mask, by its name, may belong to."""
+    return _stem(file).removesuffix(MASK)
 
 
 def _modality(path: Path) -> str:

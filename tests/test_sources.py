@@ -14,6 +14,7 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -184,8 +185,8 @@ def test_too_many_members_and_archives_too_deep_are_refused(tmp_path):
     )
     assert len(corpus.entries) == 20
     assert len(report.refused) == 2
-    assert "--max-members" in errors(report)[0]
-    assert "within one another" in errors(report)[1]
+    assert "within one another" in errors(report)[0]
+    assert "--max-members" in errors(report)[1]
 
 
 def test_a_damaged_archive_gives_what_is_whole_and_says_what_is_not(tmp_path):
@@ -206,6 +207,32 @@ def test_a_damaged_archive_gives_what_is_whole_and_says_what_is_not(tmp_path):
 
 
 # ---- beside --------------------------------------------------------------------------------------------------------
+
+
+def test_files_given_one_by_one_bring_what_belongs_to_them(tmp_path):
+    """A picture given alone has its caption; a caption given alone is a text; all slices of a series are one scan."""
+    for number in range(4):
+        tifffile.imwrite(tmp_path / f"slice{number}.tif", np.full((5, 6), number, np.uint16))
+    Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(tmp_path / "p.png")
+    (tmp_path / "p.txt").write_text("a cat, asleep\n")
+    corpus, report = ingested([tmp_path / "p.png", *sorted(tmp_path.glob("slice*"))], tmp_path)
+    assert errors(report) == []
+    assert [(entry.modality, entry.shape) for entry in corpus.entries] == [("scan", (4, 5, 6)), ("image", (4, 5))]
+    assert ".txt" in corpus.header(corpus.entries.named("p.png")).metadata["sidecars"]
+    ingest([tmp_path / "p.txt", tmp_path / "slice1.tif"], corpus)
+    assert names(corpus)[2:] == ["p.txt", "slice1.tif"]
+
+
+def test_a_folder_that_is_one_scan_has_the_archives_name_within_it(tmp_path):
+    """Slices at the root of a zip: the record's name holds, whatever folder they were unpacked to."""
+    slices = {}
+    for number in range(4):
+        tifffile.imwrite(buffer := io.BytesIO(), np.full((5, 6), number, np.uint16))
+        slices[f"slice{number}.tif"] = buffer.getvalue()
+    zipped(tmp_path / "z.zip", slices)
+    corpus, _ = ingested([tmp_path / "z.zip"], tmp_path)
+    assert names(corpus) == ["z.zip::z"]
+    assert len(ingest([tmp_path / "z.zip"], corpus).unchanged) == 1
 
 
 def test_notes_beside_an_image_or_a_scan_join_its_header_and_come_back(tmp_path):

@@ -1,0 +1,340 @@
+"""Every file of a folder: what goes in and what is refused, whether it comes back the same, how fast it is read.
+
+    python -m benchmarks.formats FOLDER [--work DIR] [--json]
+
+Each file is ingested, exported, and what was exported is ingested into a second corpus: *differences* are records whose
+elements, marks or geometry are not the same there. *Read* is the rate of our readers alone, up to the last element in
+memory, in bytes of the files; *library* is what a bare library takes to decode the same files, in the same run;
+*ingest* is the whole way onto the disk, one commit for all files of the format. Exit code 1 if there is a difference.
+"""
+
+import argparse
+import bz2
+import gzip
+import io
+import json
+import lzma
+import shutil
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from tqdm import tqdm
+
+from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
+from aunn_data.errors import InputError
+from pipelines import formats
+from pipelines.cli.common import table
+from pipelines.export import export
+from pipelines.ingest import ingest
+from pipelines.parallel import Workers
+from pipelines.records import leaves, records_of
+from pipelines.source import Source
+from pipelines.walk import walk
+
+ROUNDS = 3
+OPEN = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+
+
+@dataclass
+class Row:
+    """One format: sources, records, refusals, records that came back different, seconds of reading all its sources."""
+
+    format: str
+    sources: list[Source] = field(default_factory=list)
+    records: int = 0
+    refused: int = 0
+    differences: int = 0
+    bytes: int = 0
+    read: float | None = None
+    library: float | None = None
+    ingest: float | None = None
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("bench/formats"))
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    shutil.rmtree(asked.work, ignore_errors=True)
+    asked.work.mkdir(parents=True)
+    rows: dict[str, Row] = defaultdict(lambda: Row(""))
+    corpus = Corpus.create(asked.work / "corpus", 45)
+    report = ingest([asked.folder], corpus, workers=Workers())
+    differing = _differences(corpus, asked.work)
+    of_source: dict[str, str] = {}
+    for entry in corpus.entries:
+        row = rows[entry.format]
+        row.format = entry.format
+        row.records += 1
+        row.differences += entry.record in differing
+        of_source[entry.source] = entry.format
+    refused = [(str(path), str(error)) for path, error in report.refused]
+    _sources(asked.folder, corpus, of_source, rows, [path for path, _ in refused])
+    for row in tqdm(sorted(rows.values(), key=lambda row: row.format), file=sys.stderr, unit="format"):
+        _timed(row, asked.work)
+    _print(rows, refused, differing, asked.json)
+    return 1 if differing else 0
+
+
+def _differences(corpus: Corpus, work: Path) -> dict[str, str]:
+    """Record -> what is not the same once it was exported and ingested again."""
+    done = export(corpus, list(corpus.entries), work / "export")
+    found = {source: f"not exported: {error}" for source, error in done.refused}
+    again = Corpus.create(work / "again", 45)
+    ingest([work / "export"], again, workers=Workers())
+    by_source: dict[str, list[Entry]] = defaultdict(list)
+    for entry in again.entries:
+        by_source[entry.source.replace("::", "/")].append(entry)
+    before: dict[str, list[Entry]] = defaultdict(list)
+    for entry, path in done.files:
+        before[path.relative_to(work / "export").as_posix()].append(entry)
+    for name, entries in before.items():
+        others = by_source.get(name, [])
+        if len(others) != len(entries):
+            found.update({e.record: f"{len(others)} records of {len(entries)} in {name}" for e in entries})
+            continue
+        for old, new in zip(entries, others, strict=True):
+            if said := _unlike(old, new):
+                found[old.record] = said
+    return found
+
+
+def _unlike(old: Entry, new: Entry) -> str:
+    """What two records differ in."""
+    names = ("sha256", "shape", "axes", "dtype", "missing_bytes", "geometry")
+    return ", ".join(name for name in names if getattr(old, name) != getattr(new, name))
+
+
+def _sources(folder: Path, corpus: Corpus, of_source: dict[str, str], rows: dict[str, Row], refused: list[str]) -> None:
+    for given in walk([folder], corpus.name):
+        for leaf in leaves(given) if isinstance(given, Source) else ():
+            if isinstance(leaf, InputError):
+                continue
+            name = of_source.get(leaf.name) or _module_of(leaf)
+            row = rows[name]
+            row.format = name
+            row.sources.append(leaf)
+            row.bytes += leaf.size()
+            row.refused += refused.count(leaf.label)
+
+
+def _module_of(source: Source) -> str:
+    """The format that a source without records would have had."""
+    try:
+        return formats.recognise(source).FORMATS[0]
+    except InputError:
+        return "none"
+
+
+def _timed(row: Row, work: Path) -> None:
+    good = [source for source in row.sources if row.format != "none"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        row.read = min(_seconds(_read_all, good) for _ in range(ROUNDS))
+        if bare := LIBRARIES.get(row.format):
+            row.library = min(_seconds(lambda sources: _decode_all(bare, sources), good) for _ in range(ROUNDS))
+    shutil.rmtree(work / "one", ignore_errors=True)
+    corpus = Corpus.create(work / "one", 45)
+    row.ingest = _seconds(lambda sources: ingest([s.path for s in sources if s.depth == 0], corpus), good)
+
+
+def _seconds(work: Callable[[list[Source]], object], sources: list[Source]) -> float:
+    start = time.perf_counter()
+    work(sources)
+    return time.perf_counter() - start
+
+
+def _read_all(sources: list[Source]) -> None:
+    for source in sources:
+        fresh = Source(source.path, source.name, source.options, source.files)
+        try:
+            for record in records_of(fresh):
+                if not isinstance(record, InputError):
+                    _touch(record.elements)
+        except InputError:
+            pass
+
+
+def _touch(elements: Any) -> None:
+    """Every element in memory, a slab at a time."""
+    step = max(1, (1 << 26) // max(1, int(np.prod(elements.shape[1:])) * elements.dtype.itemsize))
+    for start in range(0, elements.shape[0], step):
+        np.array(elements[start : start + step])
+
+
+def _decode_all(decode: Callable[[Source], object], sources: list[Source]) -> None:
+    for source in sources:
+        try:
+            decode(source)
+        except Exception:
+            continue  # a file that the library does not read costs it what it took to find out
+
+
+# ---- bare libraries ------------------------------------------------------------------------------------------------
+
+
+def _data(source: Source) -> bytes:
+    """The bytes of a file, unpacked by the standard library or zstandard."""
+    codec = source.codecs[0] if source.codecs else ""
+    if codec == "zst":
+        return zstandard.ZstdDecompressor().stream_reader(source.path.open("rb"), read_across_frames=True).read()
+    with OPEN[codec](source.path) if codec else source.path.open("rb") as file:
+        return bytes(file.read())
+
+
+def _pillow(source: Source) -> None:
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    with Image.open(io.BytesIO(_data(source))) as image:
+        for frame in range(getattr(image, "n_frames", 1)):
+            image.seek(frame)
+            np.array(image)
+
+
+def _tiff(source: Source) -> None:
+    import tifffile
+
+    for path in source.files or (source.path,):
+        with tifffile.TiffFile(path) as file:
+            for page in file.pages:
+                page.asarray()
+
+
+def _dicom(source: Source) -> None:
+    import pydicom
+
+    for path in source.files or (source.path,):
+        pydicom.dcmread(path).pixel_array  # noqa: B018
+
+
+def _nibabel(source: Source) -> None:
+    import nibabel
+
+    image: Any = nibabel.load(source.path)
+    unscaled = getattr(image.dataobj, "get_unscaled", None)
+    np.array(unscaled() if unscaled else image.dataobj)
+
+
+def _mrc(source: Source) -> None:
+    import mrcfile
+
+    with mrcfile.open(source.path, permissive=True) as file:
+        np.array(file.data)
+
+
+def _nrrd(source: Source) -> None:
+    import nrrd
+
+    nrrd.read(str(source.path))
+
+
+def _zarr(source: Source) -> None:
+    import zarr
+
+    for found in source.path.rglob("*"):
+        if found.name == ".zarray" or (
+            found.name == "zarr.json" and json.loads(found.read_text())["node_type"] == "array"
+        ):
+            _touch(zarr.open_array(found.parent, mode="r"))
+
+
+def _hdf5(source: Source) -> None:
+    import h5py
+
+    with h5py.File(source.path) as file:
+        file.visititems(lambda name, item: _touch(item) if isinstance(item, h5py.Dataset) and item.shape else None)
+
+
+def _idx(source: Source) -> None:
+    np.frombuffer(_data(source), np.uint8).copy()
+
+
+def _parquet(source: Source) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.read_table(source.path).to_pylist()
+
+
+def _warc(source: Source) -> None:
+    from warcio.archiveiterator import ArchiveIterator
+
+    with source.path.open("rb") as file:
+        for record in ArchiveIterator(file):
+            record.content_stream().read()
+
+
+def _pgn(source: Source) -> None:
+    import chess.pgn
+
+    text = io.StringIO(_data(source).decode("utf-8", "replace"))
+    while chess.pgn.read_game(text):
+        pass
+
+
+LIBRARIES: dict[str, Callable[[Source], object]] = {
+    **dict.fromkeys(("png", "jpeg", "mpo", "gif", "bmp", "ppm", "webp", "ico", "pcx", "heic", "avif"), _pillow),
+    **dict.fromkeys(("tiff", "tiff-stack", "ome-tiff", "tiff-slices", "volpkg"), _tiff),
+    **dict.fromkeys(("nifti1", "nifti2", "analyze", "mgh", "afni", "parrec", "minc", "minc1", "minc2"), _nibabel),
+    **dict.fromkeys(("zarr", "zarr2", "zarr3", "ome-zarr"), _zarr),
+    **dict.fromkeys(("pgn", "pgn-boards"), _pgn),
+    "dicom": _dicom,
+    "mrc": _mrc,
+    "nrrd": _nrrd,
+    "hdf5": _hdf5,
+    "idx": _idx,
+    "npy": lambda source: np.array(np.load(io.BytesIO(_data(source)), allow_pickle=False)),
+    "npz": lambda source: [np.array(a) for a in np.load(source.path, allow_pickle=False).values()],
+    "text": lambda source: _data(source).decode("utf-8", "replace"),
+    "jsonl": lambda source: [json.loads(line) for line in _data(source).splitlines()],
+    "parquet": _parquet,
+    "warc": _warc,
+}
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------
+
+
+def _rate(row: Row, seconds: float | None) -> float | None:
+    return round(row.bytes / seconds / 1e6, 2) if seconds and row.bytes else None
+
+
+COLUMNS = (
+    *("format", "files", "records", "refused", "differences", "MB"),
+    *("read MB/s", "library MB/s", "ratio", "ingest MB/s"),
+)
+
+
+def _line(row: Row) -> list[Any]:
+    ratio = round(row.library / row.read, 2) if row.library and row.read else None
+    rates = [_rate(row, row.read), _rate(row, row.library), ratio, _rate(row, row.ingest)]
+    size = round(row.bytes / 1e6, 2)
+    return [row.format, len(row.sources), row.records, row.refused, row.differences, size, *rates]
+
+
+def _print(rows: dict[str, Row], refused: Iterable[tuple[str, str]], differing: dict[str, str], as_json: bool) -> None:
+    lines = [_line(row) for row in sorted(rows.values(), key=lambda row: row.format)]
+    if as_json:
+        named = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        print(json.dumps({"formats": named, "refused": list(refused), "differences": differing}, indent=2))
+        return
+    print(table(COLUMNS, [["–" if cell is None else cell for cell in line] for line in lines]))
+    for path, error in refused:
+        print(f"refused  {error}" if error.startswith(path) else f"refused  {path}: {error}")
+    for record, said in differing.items():
+        print(f"DIFFERENT  {record}: {said}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
