@@ -24,8 +24,26 @@ from typing import Any, Protocol
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines.chess import pgn
-from pipelines.images import gif, heif, idx, pillow, png, pnm, tiff
-from pipelines.scans import afni, dicom, hdf5, metaimage, mgh, minc, mrc, nifti, npy, nrrd, parrec, zarr_arrays
+from pipelines.images import coded, gif, heif, idx, pillow, png, pnm, tiff
+from pipelines.scans import (
+    afni,
+    dicom,
+    hdf5,
+    metaimage,
+    mgh,
+    minc,
+    mrc,
+    nifti,
+    npy,
+    nrrd,
+    parrec,
+    raw,
+    tiff_slices,
+    tifxyz,
+    volpkg,
+    vtkjs,
+    zarr_arrays,
+)
 from pipelines.scans import tiff as tiff_stack
 from pipelines.source import HEAD_BYTES as HEAD_BYTES
 from pipelines.source import Group, Source
@@ -87,6 +105,7 @@ ALL: tuple[Format, ...] = (
     gif,
     pnm,
     heif,
+    coded,
     tiff_stack,
     tiff,
     pillow,
@@ -94,12 +113,31 @@ ALL: tuple[Format, ...] = (
     idx,
     hdf5,
     zarr_arrays,
+    volpkg,
+    tifxyz,
+    vtkjs,
+    raw,
+    tiff_slices,
     parquet,
     warc,
     jsonl,
     plain,
 )
-GATHERING: tuple[Gathering, ...] = (dicom, zarr_arrays, idx, nifti, nrrd, metaimage, afni, parrec)
+GATHERING: tuple[Gathering, ...] = (
+    dicom,
+    zarr_arrays,
+    idx,
+    nifti,
+    nrrd,
+    metaimage,
+    afni,
+    parrec,
+    volpkg,
+    tifxyz,
+    vtkjs,
+    raw,
+    tiff_slices,
+)
 CUTTABLE: tuple[Cuttable, ...] = ()
 
 

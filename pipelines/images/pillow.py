@@ -23,7 +23,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
-from pipelines.images import png
+from pipelines.images import coded, png
 from pipelines.images.bombs import refuse_bomb, without_pillows_limit
 from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
 from pipelines.images.png_metadata import MOST_BYTES
@@ -60,6 +60,9 @@ def read(source: Source) -> Iterator[Record | InputError]:
     """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
     if png.sniff(source.head, source.path):  # has a reader of its own; here only to check those that ``write`` made
         yield from png.read(source)
+        return
+    if coded.is_deep(source):
+        yield from coded.read(source)
         return
     path, name = source.local(), source.name
     with refusing(path, EXPECTED, REMEDY):
