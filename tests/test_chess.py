@@ -1,7 +1,10 @@
 """Chess games as boards and as text: what goes in comes out, and what chess does not allow does not go in."""
 
+import gzip
 import io
 import logging
+import pickle
+import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,9 +17,11 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import fitted
 from aunn_data.header import canonical
 from aunn_data.record import Record
-from pipelines.chess import pgn
+from pipelines.chess import pgn, split
+from pipelines.chess.split import PIECE_BYTES
 from pipelines.options import Options
 from pipelines.source import Source
+from tests.format_contract import Example, FormatContract
 
 SCHOLARS_MATE = """[Event "Café, Malmö"]
 [White "Å"]
@@ -25,6 +30,18 @@ SCHOLARS_MATE = """[Event "Café, Malmö"]
 1. e4 e5 2. Bc4 {to f7} Nc6 3. Qh5 $6 Nf6?? (3... g6 4. Qf3) 4. Qxf7# 1-0
 """
 OTHERS = '[Event "before"]\n\n1. d4 d5 1/2-1/2\n\n{}\n\n[Event "after"]\n\n1. c4 *\n'
+
+
+EXAMPLES = [  # half a file of games is still games, so none is ``checked``
+    Example("games.pgn", pgn, lambda path: path.write_text(SCHOLARS_MATE * 2, "utf-8"), records=2, checked=False),
+    Example("chess/time-annotated-games.pgn", pgn, records=4, checked=False),
+    Example("chess/python-chess/cutechess-fischerrandom.pgn", pgn, records=4, checked=False),
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+class TestPgn(FormatContract):
+    """What every format must do."""
 
 
 def results(path: Path, payload: pgn.Payload = "boards") -> list[Record | InputError]:
@@ -281,3 +298,149 @@ def test_sniff_of_real_files(shared_data: Path) -> None:
     taken = {path for path in paths if pgn.sniff(head_of(path), path)}
     assert {path for path in paths if path.suffix == ".pgn"} - taken == {shared_data / "chess/pychess/badpgn.pgn"}
     assert {path.suffix for path in taken} == {".pgn"}
+
+
+@pytest.mark.parametrize(
+    ("movetext", "notes", "after"),
+    [
+        ("{a} 1. e4 {b}\n{c} $1 e5 *", [[0, "{a}"], [1, "{b}\n{c} $1"]], ""),
+        ("1. e4 ; to the end {\n% escaped (\n1... e5 *", [[1, "; to the end {\n% escaped (\n"]], ""),
+        (
+            "1. e4 +- e5 N 2. d4 = (2. Nf3!?) 1/2-1/2 {why} ; so",
+            [[1, "+-"], [2, "N"], [3, "= (2. Nf3!?)"]],
+            "{why} ; so\n",
+        ),
+        ("1. e4 {of { two } levels} e5 *", [[1, "{of { two } levels}"]], ""),
+        ("1. e4 {of { one } e5 {more} *", [[1, "{of { one }"], [2, "{more}"]], ""),
+        ("1. e4 ({blank at the end} \n1. d4) e5 * 1-0", [[1, "({blank at the end} \n1. d4)"]], "1-0"),
+        ("1. e4+! ( 1. d4 ( 1. c4 {x} ) ( 1. f4 ) ) 1... e5 *", [[1, "! ( 1. d4 ( 1. c4 {x} ) ( 1. f4 ) )"]], ""),
+    ],
+)
+def test_notes(tmp_path: Path, movetext: str, notes: list[object], after: str) -> None:
+    """What stands between two moves is kept verbatim, but for move numbers and checks; it comes out where it stood."""
+    path = saved(tmp_path, '[Event "x"]\n\n' + movetext + "\n")
+    games = records(path)
+    (game,) = games
+    assert (game.header.metadata.get("notes", []), game.header.metadata.get("after_result", "")) == (notes, after)
+    out = pgn.write(games, tmp_path / "out.pgn")
+    assert [told(game) for game in by_python_chess(out)] == [told(game) for game in by_python_chess(path)]
+    assert [game.header.metadata for game in records(out)] == [game.header.metadata]
+
+
+def test_each_game_has_its_own_encoding(tmp_path: Path) -> None:
+    """UTF-8 and Latin-1 in one file: each game is decoded and written as it stood, blanks of other alphabets too."""
+    data = b"".join(
+        f'[Event "{name}"]\n\n1. e4 {{voil\xe0\x85}} *\n\n'.encode(encoding)
+        for name, encoding in (("Malmö", "utf-8-sig"), ("Łódź à", "utf-8"), ("Malmö", "latin-1"), ("Malmo", "utf-8"))
+    )
+    path = tmp_path / "games.pgn"
+    path.write_bytes(data)
+    games = records(path)
+    assert [game.header.metadata["encoding"] for game in games] == ["utf-8-sig", "utf-8", "latin-1", "utf-8"]
+    assert pgn.write(games, tmp_path / "out.pgn").read_bytes() == data
+    assert b"".join(game.elements.tobytes() for game in records(path, "pgn")) == data
+
+
+def endless(text: bytes, reads: list[int]) -> io.BufferedReader:
+    """A stream that says the same for ever and counts what was read."""
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            data = (text * (len(buffer) // len(text) + 1))[: len(buffer) // len(text) * len(text)]
+            buffer[: len(data)] = data
+            reads.append(len(data))
+            return len(data)
+
+    return io.BufferedReader(Endless(), 1 << 16)
+
+
+def test_a_dump_of_any_size_gives_its_first_game_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stream without end no more is read than a few pieces' worth before the first games come."""
+    reads: list[int] = []
+    monkeypatch.setattr(Source, "open", lambda self: endless(b'[Event "x"]\n\n1. e4 {a comment} e5 *\n\n', reads))
+    games = list(islice(pgn.read(Source(tmp_path / "dump.pgn", "dump.pgn")), 20))
+    assert [game.header.record for game in games if isinstance(game, Record)] == [
+        f"dump.pgn#{n + 1}" for n in range(20)
+    ]
+    assert sum(reads) < 3 * PIECE_BYTES
+
+
+@pytest.mark.parametrize("filler", ["{ never closed " * 10 + "\n", "1. e4 e5 ", "(", "[Event ", "\n"])
+def test_a_game_without_end_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
+    """A game longer than any real one is refused with its line, in little memory; the games around it go in."""
+    monkeypatch.setattr(split, "MOST_GAME_BYTES", 1 << 14)
+    monkeypatch.setattr(pgn, "MOST_GAME_BYTES", 1 << 14)
+    path = saved(tmp_path, OTHERS.replace("{}", '[Event "long"]\n\n1. d4 ' + filler * ((1 << 18) // len(filler))))
+    tracemalloc.start()
+    before, error, after = results(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 18
+    assert isinstance(before, Record)
+    assert isinstance(after, Record)
+    assert (before.header.record, after.header.record) == ("games.pgn#1", "games.pgn#3")
+    assert isinstance(error, InputError)
+    assert error.where == f"{path}:5"
+    assert "a game of more than" in error.found
+
+
+def test_pieces_are_read_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces travel as bytes; what they give, one after another, is what the file gives, numbers and lines included."""
+    monkeypatch.setattr(split, "PIECE_BYTES", 1 << 12)
+    path = saved(tmp_path, OTHERS.replace("{}", '[Event "bad"]\n\n1. Ke2 *') * 200)
+    source = Source(path, path.name)
+    cut = list(pgn.pieces(source))
+    assert len(cut) > 2
+    found = [str(r) if isinstance(r, InputError) else r.header for r in pgn.read(source)]
+    pieces = [pickle.loads(pickle.dumps(piece)) for piece in cut]
+    apart = [
+        str(r) if isinstance(r, InputError) else r.header for piece in pieces for r in pgn.read_piece(source, piece)
+    ]
+    assert apart == found
+    assert len(found) == 600
+    assert f"{path}:{199 * 11 + 7}:" in found[-2]
+
+
+def test_a_file_that_is_cut_gives_its_whole_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a compressed dump is damaged, the games before the damage come, then the error."""
+    data = gzip.compress(b'[Event "x"]\n\n1. e4 *\n\n' * 8000)
+    monkeypatch.setattr(split, "PIECE_BYTES", 1 << 12)
+    path = tmp_path / "dump.pgn.gz"
+    path.write_bytes(data[:-9])
+    found = pgn.read(Source(path, "dump.pgn"))
+    games = list(islice(found, 1000))
+    with pytest.raises(InputError, match="whole"):
+        games.extend(found)
+    assert len(games) > 1000
+    assert all(isinstance(game, Record) for game in games)
+
+
+@pytest.mark.parametrize(
+    ("movetext", "fault"),
+    [
+        ("1. e4 e5 " + "(1... d5 (1... c5 " * 3000 + ")" * 6000, None),
+        ("1. e4 " + "(" * 20000, "a variation before any move"),
+        ("1. e4 " + "{c}" * 50000, None),
+        ("1. e4 " + "{c" * 50000, "a comment that is never closed"),
+        ("1. e4 " + "{c} }" * 50000, "'}' among its moves"),
+        ("1. e4 " + "; c\n" * 20000, None),
+        ("1. e4 " + "1" * 100000, None),
+        ("1. e4 " + "- " * 50000, None),
+        (" ".join(f"{n}. Nf3 Nf6 {n + 1}. Ng1 Ng8" for n in range(9998, 10300, 2)), None),  # "10000" is no null move
+    ],
+)
+def test_hostile_movetext(tmp_path: Path, movetext: str, fault: str | None) -> None:
+    """Very many or very deep comments and variations take time in proportion, and no recursion."""
+    path = saved(tmp_path, movetext + " *\n")
+    (found,) = results(path)
+    if fault:
+        assert isinstance(found, InputError)
+        assert fault in found.found
+    else:
+        assert isinstance(found, Record)
+        (again,) = records(pgn.write([found], tmp_path / "games.pgn"))
+        assert again.header == found.header
+        assert "null_moves" not in found.header.metadata

@@ -216,6 +216,63 @@ def test_guessed_boards_that_chess_does_not_allow(tmp_path: Path) -> None:
     assert "\n\n{ illegal from ply 0" in to_text(tmp_path, predicted(record, 0, record.elements[1]))
 
 
+def test_notes_of_guessed_boards(tmp_path: Path) -> None:
+    """A variation that cannot be played on these boards is left out; other notes stay, up to the first fault."""
+    text = '[Event "x"]\n\n1. e4 {a} e5 (1... c5 {b}) 2. Nf3 {c} 2... Nc6 (2... d6 3. d4) 3. Bb5 {d} *\n'
+    record = from_text(tmp_path, text)
+    other = from_text(tmp_path, "1. e4 d6 2. Nf3 Nc6 3. Bb5 *\n")
+    guessed = replace(other, header=record.header)
+    assert "1. e4 {a} 1... d6 (1... c5 {b}) 2. Nf3 {c} 2... Nc6 3. Bb5 {d} *" in to_text(tmp_path, guessed)
+    assert "Nc6 (2... d6 3. d4)\n{ illegal from ply 5" in to_text(tmp_path, predicted(record, 5, 0))
+
+
+COMMENTS = st.text('a {([;%$!1.\n"é', max_size=12)
+
+
+@st.composite
+def annotated(draw: st.DrawFn) -> str:
+    """A game with variations within variations, comments before and after moves, NAGs."""
+    game = chess.pgn.Game()
+    game.comment = draw(COMMENTS)
+    nodes: list[chess.pgn.GameNode] = [game]
+    for pick in draw(st.lists(st.integers(0, 1 << 16), max_size=30)):
+        node = nodes[-1 - (pick >> 8) % len(nodes) % 4]  # of the last four any may get a variation
+        legal = [move for move in node.board().legal_moves if not node.has_variation(move)]
+        if not legal:
+            continue
+        child = node.add_variation(legal[pick % len(legal)])
+        if pick % 3 == 0:
+            child.comment, child.nags = draw(COMMENTS), draw(st.sets(st.integers(0, 255), max_size=2))
+        if pick % 7 == 0 and not child.is_main_variation():
+            child.starting_comment = draw(COMMENTS)
+        nodes.append(child)
+    return str(game)
+
+
+def nodes_of(text: str) -> list[object]:
+    """What python-chess understands of a game."""
+    game = chess.pgn.read_game(io.StringIO(text))
+    assert game is not None
+    assert not game.errors
+    told: list[object] = []
+    nodes: list[chess.pgn.GameNode] = [game]
+    while nodes:
+        node = nodes.pop()
+        before = node.starting_comment if isinstance(node, chess.pgn.ChildNode) else ""
+        told.append((node.move, before, node.comment, node.nags, len(node.variations)))
+        nodes.extend(reversed(node.variations))
+    return told
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=annotated())
+def test_annotated_games_survive(folder: Path, text: str) -> None:
+    """Whatever tree of variations, comments and NAGs goes in, python-chess reads the same tree from what comes out."""
+    record = from_text(folder, text)
+    assert nodes_of(to_text(folder, record)) == nodes_of(text)
+    assert from_text(folder, to_text(folder, record)).header == record.header
+
+
 def test_without_python_chess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader can be imported, and sniffs; reading says what to install."""
     program = "import sys; sys.modules['chess'] = None; from pipelines.chess import pgn; print(pgn.MODALITY)"
