@@ -9,6 +9,7 @@ Legend: a page's *shaped* is (separate samples, depth, length, width, samples in
 import logging
 import math
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ THREADS = min(8, os.cpu_count() or 1)
 class Layout:
     """How pages of one kind are decoded: tifffile's page of the first of them, and their normal shape and type."""
 
+    path: Path
     page: Any
     shaped: tuple[int, int, int, int, int]
     dtype: np.dtype[Any]
@@ -72,8 +74,8 @@ class Page:
 
     ifd: Ifd
     layout: Layout
-    offsets: tuple[int, ...]
-    counts: tuple[int, ...]
+    offsets: Sequence[int]
+    counts: Sequence[int]
     tables: bytes | None
     like: tuple[Any, ...]  # equal for pages that may be one stack
 
@@ -102,14 +104,15 @@ class Page:
 class Pages:
     """Makes the pages of one file. InputError for those that cannot be decoded or lie elsewhere than in the file."""
 
-    def __init__(self, skeleton: Skeleton, path: Path, limits: Limits):
+    def __init__(self, skeleton: Skeleton, path: Path, limits: Limits, layouts: dict[Any, Layout] | None = None):
         self.skeleton, self.path, self.limits = skeleton, path, limits
-        self.layouts: dict[tuple[Any, ...], Layout] = {}
+        self.layouts: dict[Any, Layout] = {} if layouts is None else layouts  # shared by files that are alike
 
     def page(self, ifd: Ifd, where: object) -> Page:
         """The page of a directory."""
         skeleton = self.skeleton
-        key = tuple(skeleton.values(ifd.by_code[code]) if code in ifd.by_code else None for code in LAYOUT)
+        tags = (ifd.by_code.get(code) for code in LAYOUT)
+        key = (skeleton.order, *(skeleton.values(tag) if tag else None for tag in tags))
         if key not in self.layouts:
             with refusing(where, PAGE, REMEDY):
                 self.layouts[key] = self._layout(ifd, where)
@@ -135,7 +138,7 @@ class Pages:
         segments = math.prod(page.chunked)
         self._affordable(needed, page, where)
         order = self.skeleton.order if page.dtype.itemsize > 1 else "|"
-        return Layout(page, tuple(map(int, page.shaped)), page.dtype.newbyteorder(order), segments)  # type: ignore[arg-type]
+        return Layout(self.path, page, tuple(map(int, page.shaped)), page.dtype.newbyteorder(order), segments)  # type: ignore[arg-type]
 
     def _affordable(self, needed: int, page: Any, where: object) -> None:
         """The bytes of a page must have come from somewhere: all in all no more than compression makes of the file."""
@@ -146,19 +149,20 @@ class Pages:
         if stored > limit:
             raise _refused(where, f"{stored} bytes for shape {page.shape}", f"a file of {self.skeleton.size}")
 
-    def _segments(self, ifd: Ifd, layout: Layout, where: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _segments(self, ifd: Ifd, layout: Layout, where: object) -> tuple["array[int]", "array[int]"]:
         """Offsets and byte counts of the strips or tiles, all of them in the file."""
         page, skeleton = layout.page, self.skeleton
-        if ifd.offset == page.offset:
+        if (self.path, ifd.offset) == (layout.path, page.offset):
             offsets, counts = tuple(page.dataoffsets), tuple(page.databytecounts)
         else:
             offsets = skeleton.numbers(ifd, 324) or skeleton.numbers(ifd, 273) or skeleton.numbers(ifd, 513)
             counts = skeleton.numbers(ifd, 325) or skeleton.numbers(ifd, 279) or skeleton.numbers(ifd, 514)
-            offsets, counts = offsets[: layout.segments], counts[: layout.segments] or tuple(page.databytecounts)
+            counts = counts or ((page.databytecounts[0],) if page.compression == 1 and layout.segments == 1 else ())
+        offsets, counts = offsets[: layout.segments], counts[: layout.segments]
         if not len(offsets) == len(counts) == layout.segments:
             raise _refused(where, f"{layout.segments} strips or tiles", f"{len(offsets)} and {len(counts)} byte counts")
         self._check(offsets, counts, layout, where)
-        return offsets, counts
+        return array("Q", offsets), array("Q", counts)
 
     def _check(self, offsets: Sequence[int], counts: Sequence[int], layout: Layout, where: object) -> None:
         """All of them lie in the file; absent ones are allowed where the file says what stands for them."""
@@ -167,7 +171,7 @@ class Pages:
             absent = not offset or not count
             if absent and GDAL_NODATA not in layout.page.tags:
                 raise _refused(where, "every strip or tile", "one that was never written (and no value that means so)")
-            if not absent and not 0 < offset < offset + count <= size:
+            if not 0 <= offset <= offset + count <= size:
                 raise _refused(where, f"strips within the file of {size} bytes", f"one at {offset}:{offset + count}")
 
 

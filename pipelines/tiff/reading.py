@@ -151,43 +151,46 @@ class _Reader:
         return Record(Header(source + name, source, modality, format, geometry, metadata), elements, missing)
 
     def _metadata(self, pages: Sequence[Page], numbers: Sequence[int], first: Page) -> dict[str, Any]:
-        tags, left_out = tags_of(self.skeleton, first.ifd)
-        others: list[list[Json]] = []
+        said: dict[int, list[Json]] = {}
+        left_out: list[str] = []
         for number in numbers:
-            more, odd = (tags, []) if pages[number].ifd is first.ifd else tags_of(self.skeleton, pages[number].ifd)
-            others.append(differences(tags, more))
-            left_out.extend(odd)
-        found: dict[str, Any] = {"tags": tags}
-        runs = [[said, len(list(group))] for said, group in groupby(others)]
-        if any(said for said, _ in runs):
-            found["pages"] = runs
+            ifd = pages[number].ifd
+            if ifd.offset not in said:
+                said[ifd.offset], odd = tags_of(self.skeleton, ifd)
+                left_out.extend(odd)
         below = sum(len(self.skeleton.numbers(pages[number].ifd, SUB_IFDS)) for number in numbers)
         if below and len(numbers) > 1:
             left_out.append(f"{below} images in SubIFDs")
-        found.update(self._layout(first, tags))
-        if left_out:
-            found["left_out"] = sorted(set(left_out))
-        return found
+        found = said_by([said[pages[number].ifd.offset] for number in numbers])
+        found.update(layout_of(self.skeleton, first, found["tags"]))
+        return {**found, "left_out": sorted(set(left_out))} if left_out else found
 
-    def _layout(self, first: Page, tags: Sequence[Json]) -> dict[str, Any]:
-        """What the writer must know of the layout, and what others like to know."""
-        page, dtype = first.layout.page, first.layout.dtype
-        found: dict[str, Any] = {}
-        if dtype.kind == "u" and page.bitspersample < 8 * dtype.itemsize:
-            found["bits"] = int(page.bitspersample)
-        if first.layout.shaped[0] > 1:
-            found["planar"] = True
-        if self.skeleton.big:
-            found["big"] = True
-        if self.skeleton.order == ">":
-            found["byte_order"] = ">"
-        colours = self.skeleton.numbers(first.ifd, COLOUR_MAP)
-        if page.photometric == PALETTE and colours:
-            table = np.array(colours, np.uint16).reshape(3, -1).T >> 8
-            found["palette"] = base64.b64encode(table.astype(np.uint8).tobytes()).decode()
-        if 1 < (orientation := number_in(tags, ORIENTATION, 1)) <= 8:
-            found["orientation"] = orientation
-        return found
+
+def said_by(tags: Sequence[list[Json]]) -> dict[str, Any]:
+    """The tags of pages as metadata: all of the first page, and what others say else."""
+    runs = [[other, len(list(group))] for other, group in groupby(differences(tags[0], page) for page in tags)]
+    return {"tags": tags[0], **({"pages": runs} if any(other for other, _ in runs) else {})}
+
+
+def layout_of(skeleton: Skeleton, first: Page, tags: Sequence[Json]) -> dict[str, Any]:
+    """What the writer must know of the layout, and what others like to know."""
+    page, dtype = first.layout.page, first.layout.dtype
+    colours = skeleton.numbers(first.ifd, COLOUR_MAP)
+    found: dict[str, Any] = {}
+    if dtype.kind == "u" and page.bitspersample < 8 * dtype.itemsize:
+        found["bits"] = int(page.bitspersample)
+    if first.layout.shaped[0] > 1:
+        found["planar"] = True
+    if skeleton.big:
+        found["big"] = True
+    if skeleton.order == ">":
+        found["byte_order"] = ">"
+    if page.photometric == PALETTE and colours:
+        table = np.array(colours, np.uint16).reshape(3, -1).T >> 8
+        found["palette"] = base64.b64encode(table.astype(np.uint8).tobytes()).decode()
+    if 1 < (orientation := number_in(tags, ORIENTATION, 1)) <= 8:
+        found["orientation"] = orientation
+    return found
 
 
 def _sizes(note: Note, axes: Sequence[str]) -> dict[str, Any]:

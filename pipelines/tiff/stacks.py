@@ -43,10 +43,10 @@ def is_stack(skeleton: Skeleton) -> bool:
     if len(full) < 2:
         return False
     one, other = ([skeleton.numbers(ifd, code) for code in (256, 257, 258, 339, 262)] for ifd in full[:2])
-    return one == other and _is_grey(skeleton, full[0])
+    return one == other and is_grey(skeleton, full[0])
 
 
-def _is_grey(skeleton: Skeleton, ifd: Ifd) -> bool:
+def is_grey(skeleton: Skeleton, ifd: Ifd) -> bool:
     """Grey of more than one bit: pages that are bitmaps, have a palette or colours are pictures of a document."""
     if skeleton.number(ifd, SAMPLES, 1) != 1 or skeleton.number(ifd, BITS, 1) == 1:
         return False
