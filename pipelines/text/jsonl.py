@@ -21,7 +21,7 @@ JSON document goes in as plain text.
 import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -54,14 +54,16 @@ _TOKEN = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}
 _SHORT = r"/|u00[01][0-9a-f]?[A-F]|u000[89acd]"
 _UNUSUAL = re.compile(rf"\\(?:{_SHORT}|u[0-9a-f]{{0,3}}[A-F]|u00[2-7])")
 _UNUSUAL_UNICODE = re.compile(rf"\\(?:{_SHORT}|u(?!00[01]))")
-_ENCODERS = {
-    (unicode, compact): json.JSONEncoder(
-        ensure_ascii=not unicode, separators=(",", ":") if compact else None, allow_nan=False
-    ).encode
-    for unicode in (False, True)
-    for compact in (False, True)
-}
-_SORTING = json.JSONEncoder(sort_keys=True).encode
+_STYLES = [(unicode, compact) for unicode in (False, True) for compact in (False, True)]
+
+
+def _encoder(unicode: bool, compact: bool, sort: bool) -> Callable[[Any], str]:
+    separators = (",", ":") if compact else None
+    return json.JSONEncoder(ensure_ascii=not unicode, separators=separators, allow_nan=False, sort_keys=sort).encode
+
+
+_ENCODERS = {style: _encoder(*style, sort=False) for style in _STYLES}
+_SORTING = {style: _encoder(*style, sort=True) for style in _STYLES}
 
 
 class _Line(NamedTuple):
@@ -246,12 +248,14 @@ def _cut(line: str, asked: str | None) -> tuple[str, _Cut] | None:
 def _quickly(line: str, column: str) -> _Cut | None:
     """The first place that looks like the text's, if it is that: the rest of the line is parsed without it."""
     match = _key(column).search(line)
-    if not match or CUT_LITERAL in line:
+    if not match:
         return None
     text, end = scanstring(line, match.end(), True)
     start = match.end() - 1
-    rest = _parsed(f"{line[:start]}{CUT_LITERAL}{line[end:]}")
-    return (start, end, text, rest) if isinstance(rest, dict) and rest.get(column) == CUT else None
+    left = f"{line[:start]}{CUT_LITERAL}{line[end:]}"
+    rest = _parsed(left)
+    found = isinstance(rest, dict) and rest.get(column) == CUT and left.count(CUT_LITERAL) == 1
+    return (start, end, text, rest) if found else None
 
 
 def _slowly(line: str, column: str) -> _Cut | None:
@@ -317,19 +321,17 @@ def _columns(rest: dict[str, Any], column: str, around: tuple[str, str], form: d
     """The other columns, and in the shortest way how their line is written. ``form`` is what the literal asks for."""
     line = f"{around[0]}{CUT_LITERAL}{around[1]}"
     compact, unicode = '": ' not in line, form.get("unicode", not line.isascii())
-    try:
-        alike = _ENCODERS[unicode, compact](rest) == line and "escapes" not in form
-    except ValueError:  # NaN, Infinity
-        alike = False
+    ordered, alike = _written_so(rest, line, unicode, compact) if "escapes" not in form else (False, False)
     if not alike or "\\ud" in line or line.count("{") + line.count("[") > NESTED_COLUMNS:
         exact = _exact(line) is not None
     else:
         exact = True
     others = {key: value for key, value in rest.items() if key != column}
     said: dict[str, Any] = {"columns": others} if exact else {}
-    if alike and exact and all(map(_in_order, others.values())):
-        keys = list(rest)
-        said |= {"keys": keys} if keys != sorted(keys) else {}
+    if ordered and exact:
+        pass
+    elif alike and exact and all(map(_in_order, others.values())):
+        said["keys"] = list(rest)
     else:
         compact, said["around"] = False, list(around)
     said |= {"escapes": form["escapes"]} if "escapes" in form else {}
@@ -337,9 +339,18 @@ def _columns(rest: dict[str, Any], column: str, around: tuple[str, str], form: d
     return {**said, "style": style} if style else said
 
 
+def _written_so(rest: dict[str, Any], line: str, unicode: bool, compact: bool) -> tuple[bool, bool]:
+    """Is the line as Python's json writes its value with all columns in alphabetical order, is it with them as is?"""
+    try:
+        ordered = _SORTING[unicode, compact](rest) == line
+        return ordered, ordered or _ENCODERS[unicode, compact](rest) == line
+    except ValueError:  # NaN, Infinity
+        return False, False
+
+
 def _in_order(value: Any) -> bool:
     """Are all columns within this value in alphabetical order, as a header has them?"""
-    return not isinstance(value, dict | list) or _ENCODERS[False, False](value) == _SORTING(value)
+    return not isinstance(value, dict | list) or _ENCODERS[False, False](value) == _SORTING[False, False](value)
 
 
 def _exact(line: str) -> Any:
@@ -391,7 +402,8 @@ def _literal_form(literal: str, text: str) -> dict[str, Any] | None:
     Where no escape is unusual there is one way to write the text, which spares writing it to compare.
     """
     ascii = literal.isascii()
-    if not (_UNUSUAL if ascii else _UNUSUAL_UNICODE).search(literal):
+    dense = len(literal) - len(text) > len(text) // 4  # with escapes: then writing it is quicker
+    if not dense and not (_UNUSUAL if ascii else _UNUSUAL_UNICODE).search(literal):
         return {} if ascii and text.isascii() else {"unicode": not ascii}
     for unicode in (False, True):
         if _ENCODERS[unicode, False](text) == literal:
