@@ -1,6 +1,7 @@
 """JPEG 2000, JPEG XL, QOI and deep JPEG: full depth, what stands beside, damage."""
 
 import io
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -71,8 +72,8 @@ def test_a_common_jpeg_stays_with_pillow(tmp_path):
     for options in ({}, {"progressive": True}):
         out = io.BytesIO()
         Image.fromarray(BYTES).save(out, "JPEG", **options)
-        assert not coded.sniff(out.getvalue()[:4096], None)
-        assert pillow.sniff(out.getvalue()[:4096], None)
+        assert not coded.sniff(out.getvalue()[:4096], Path("a"))
+        assert pillow.sniff(out.getvalue()[:4096], Path("a"))
 
 
 def test_boxes_are_kept(tmp_path):

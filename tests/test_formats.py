@@ -85,6 +85,7 @@ EXAMPLES = [
         "moving.webp", colour("RGB"), True, 2, append_images=[colour("RGB").rotate(90)], save_all=True, lossless=True
     ),
     image("rgb.pcx", colour("RGB"), False),
+    image("rgb.sgi", colour("RGB"), False),
     image("icon.ico", colour("RGBA").resize((16, 16)), False),
     volume("u1.nii", VOLUME.clip(0, 255).astype("u1"), scl_slope=2.0, scl_inter=-1),
     volume("i2_big.nii", VOLUME.astype(">i2")),

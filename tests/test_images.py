@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record
-from pipelines.images import pillow
+from pipelines.images import bombs, pillow
 from pipelines.options import Limits, Options
 from tests.format_contract import records_of, source_of
 
@@ -65,12 +66,13 @@ def test_segments_of_a_jpeg_are_kept(tmp_path):
 def test_the_limits_are_the_users_not_pillows(tmp_path, monkeypatch):
     """Pillow's own limit of pixels does not hold; --max-elements does, and --max-ratio for what is big."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    Image.new("RGB", (6000, 5000)).save(tmp_path / "a.webp", lossless=True, method=0)
+    monkeypatch.setattr(bombs, "FREE_BYTES", 1 << 16)
+    Image.new("RGB", (600, 500)).save(tmp_path / "a.webp", lossless=True)
     source = source_of(tmp_path / "a.webp")
     with pytest.raises(InputError, match="bytes from each"):
         list(pillow.read(source))
     (record,) = pillow.read(replace(source, options=Options(limits=Limits(max_ratio=1e9))))
-    assert record.elements.shape == (3, 5000, 6000)
+    assert record.elements.shape == (3, 500, 600)
 
 
 def test_big_blocks_and_warnings_are_told(tmp_path):
@@ -86,4 +88,15 @@ def test_big_blocks_and_warnings_are_told(tmp_path):
 def test_what_only_begins_like_an_image_is_none():
     """BM may begin a letter: what follows decides."""
     for line in (b"BMW sells cars, said the letter", b"GIF is a format"):
-        assert not pillow.sniff(line, None)
+        assert not pillow.sniff(line, Path("a"))
+
+
+def test_a_targa_is_known_by_its_name(tmp_path):
+    """A TGA has no magic number: called so it goes in, called otherwise it is nobody's."""
+    picture = Image.fromarray(GREY).convert("RGB")
+    for name, options in (("a.tga", {}), ("b.tga", {"compression": "tga_rle"})):
+        picture.save(tmp_path / name, **options)
+        (record,) = records_of(pillow, tmp_path / name)
+        assert np.array_equal(record.elements, np.stack([GREY] * 3))
+        assert pillow.sniff((tmp_path / name).read_bytes(), tmp_path / name)
+        assert not pillow.sniff((tmp_path / name).read_bytes(), tmp_path / "a.bin")

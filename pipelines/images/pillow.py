@@ -39,12 +39,15 @@ MAGIC = {
     "ICO": rb"\x00\x00\x01\x00[^\x00]\x00",
     "JPEG": rb"\xff\xd8\xff",
     "PCX": rb"\n[\x00\x02\x03\x05][\x00\x01][\x01\x02\x04\x08]",
+    "SGI": rb"\x01\xda[\x00\x01]\x01\x00[\x01-\x03]",  # of 8 bits; Pillow would cut those of 16
     "SUN": rb"\x59\xa6\x6a\x95",
     "WEBP": rb"RIFF.{4}WEBP",
 }
-FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO"))  # MPO: a JPEG with more of them behind it
+FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO", "TGA"))  # MPO: a JPEG with more of them behind it
 ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
-READ = (*MAGIC, "TIFF")  # TIFFs have a reader of their own (tiff.py); here only to check those that ``write`` made
+# A Truevision file has no magic: its name must say so, and its kind, colours and depth make sense.
+TGA = re.compile(rb".[\x00\x01][\x01-\x03\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]", re.DOTALL)
+TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")
 
 # JPEG's segments that stand under another key; of the others all are kept as they are.
 KEPT_ELSEWHERE = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0")
@@ -52,8 +55,8 @@ EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an imag
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By magic number."""
-    return ANY_MAGIC.match(head) is not None
+    """By magic number, a TGA by its name."""
+    return ANY_MAGIC.match(head) is not None or _is_tga(head, path)
 
 
 def read(source: Source) -> Iterator[Record | InputError]:
@@ -68,7 +71,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
     with refusing(path, EXPECTED, REMEDY):
         file = path.open("rb")
     with file:  # not the path: Pillow would map a raw TIFF into memory, and mixes up the sides of one that is turned
-        image, frames, warned = _opened(file, path)
+        image, frames, warned = _opened(file, path, source)
         for frame in range(frames):
             number = f"#{frame + 1}" if frames > 1 else ""
             try:
@@ -93,11 +96,21 @@ def write(records: Sequence[Record], path: Path) -> Path:
         return save(records, path, read)
 
 
-def _opened(file: IO[bytes], path: Path) -> tuple[Any, int, set[str]]:
+def _is_tga(head: bytes, path: Path) -> bool:
+    return path.suffix.lower() in TGA_SUFFIXES and TGA.match(head) is not None
+
+
+def _formats(source: Source) -> list[str]:
+    """Pillow's formats whose magic this is. TIFF has a reader of its own; here only to check those of ``write``."""
+    found = [format for format, magic in MAGIC.items() if re.match(magic, source.head, re.DOTALL)]
+    return found or ["TGA" if _is_tga(source.head, source.inner) else "TIFF"]
+
+
+def _opened(file: IO[bytes], path: Path, source: Source) -> tuple[Any, int, set[str]]:
     """Pillow's image, the number of its frames (of an icon's sizes), and what it warned of."""
     with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
         try:
-            image: Any = Image.open(file, formats=READ)
+            image: Any = Image.open(file, formats=_formats(source))
         except UnidentifiedImageError as error:
             raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
         frames = len(image.ico.entry) if image.format == "ICO" else getattr(image, "n_frames", 1)
