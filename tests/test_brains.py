@@ -181,7 +181,7 @@ def test_a_pair_is_written_as_one_file(tmp_path, kind):
     pair(kind)(tmp_path / "a.hdr")
     records = records_of(nifti, tmp_path / "a.hdr")
     picture, written = nibabel.load(tmp_path / "a.img"), nifti.write(records, tmp_path / "b.hdr")
-    assert written.name == "b.nii"
+    assert written.name == "b.hdr.nii"
     for image in (picture, nibabel.load(written)):
         assert np.array_equal(image.dataobj.get_unscaled(), np.asarray(records[0].elements).T)
         assert np.array_equal(image.affine, records[0].header.geometry.affine)

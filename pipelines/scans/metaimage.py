@@ -1,7 +1,7 @@
 """MetaImage, .mha and .mhd with its data files: https://github.com/Kitware/MetaIO/blob/master/Documentation/spec.md
 
 The header's lines are kept verbatim. Space is left-posterior-superior, as ITK has it, row i of TransformMatrix the
-direction of axis i. A detached volume is written as .mha; compressed voxels are compressed anew.
+direction of axis i. A detached volume is written as .mhd.mha; compressed voxels are compressed anew.
 """
 
 import math
@@ -118,7 +118,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
 def write(records: Sequence[Record], path: Path) -> Path:
     """The image with its own header, its voxels in the same file."""
     record = only(records, path)
-    path = named(path.with_suffix(".mha") if path.suffix.lower() == ".mhd" else path, (".mha",))
+    path = named(path, (".mha",))
     with refusing(path, "an image that MetaImage can hold", "export it as .npy"):
         text, listed, _ = _header(text_kept(record.header.metadata))
         layout = _layout(text, listed, 1 << 32)

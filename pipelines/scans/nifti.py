@@ -1,6 +1,6 @@
 """NIfTI-1 and NIfTI-2, ``.nii`` and pairs of .hdr and .img, and Analyze 7.5: voxels as stored, the header verbatim.
 
-A pair is written as one .nii. What other formats' readers give can be written here as well.
+A pair is written as one file, .hdr.nii. What other formats' readers give can be written here as well.
 """
 
 import base64
@@ -13,7 +13,6 @@ import numpy as np
 from aunn_data.errors import InputError
 from aunn_data.header import canonical
 from aunn_data.record import Record
-from pipelines import compressed
 from pipelines.scans.nifti_header import (
     KINDS,
     LONGEST,
@@ -28,14 +27,13 @@ from pipelines.scans.nifti_header import (
     preface_for,
     voxels_at,
 )
-from pipelines.scans.voxels import MOST_HEADER_BYTES, lying, pairs, partner, record_of, saving
+from pipelines.scans.voxels import MOST_HEADER_BYTES, lying, named, pairs, partner, record_of, saving
 from pipelines.source import Group, Source
 from pipelines.stored import only, refusing
 
 MODALITY = "scan"
 FORMATS = ("nifti1", "nifti2", "analyze")
 
-REPLACED = (".hdr", ".img", ".head", ".par", ".mnc")  # suffixes of what becomes a .nii
 SPATIAL = ("z", "y", "x")
 
 
@@ -77,7 +75,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
 def write(records: Sequence[Record], path: Path) -> Path:
     """The volume with its own header; ``.gz`` compresses, without a time in it. A name without .nii gets one."""
     record = only(records, path)
-    path = _named(path)
+    path = named(path, (".nii",))
     with refusing(path, "a volume that NIfTI can hold", "export it as .npy"):
         record = _in_order(record)
         preface, type = preface_for(record.header, _kept(record))
@@ -126,15 +124,6 @@ def _kept(record: Record) -> bytes:
     if record.header.format in ("nifti1", "nifti2"):
         return base64.b64decode(metadata.get("header", ""))
     return canonical(metadata).encode() if metadata else b""
-
-
-def _named(path: Path) -> Path:
-    inner = compressed.inner_name(path)
-    if inner.suffix.lower() in REPLACED:
-        return inner.with_suffix(".nii")
-    if inner.suffix.lower() != ".nii":
-        return path.with_name(path.name + ".nii")
-    return path if path.suffix.lower() == ".gz" else inner
 
 
 def _in_order(record: Record) -> Record:

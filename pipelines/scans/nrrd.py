@@ -1,6 +1,6 @@
 """NRRD, attached (.nrrd) and detached (.nhdr with its data files): https://teem.sourceforge.net/nrrd/format.html
 
-The header is kept verbatim, comments and key/value pairs and all. A detached volume is written attached, as .nrrd.
+The header is kept verbatim, comments and key/value pairs and all. A detached volume is written attached, as .nhdr.nrrd.
 """
 
 import bz2
@@ -140,7 +140,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
 def write(records: Sequence[Record], path: Path) -> Path:
     """The volume with its own header, in its own encoding; attached, whatever it was."""
     record = only(records, path)
-    path = named(path.with_suffix(".nrrd") if path.suffix.lower() == ".nhdr" else path, (".nrrd",))
+    path = named(path, (".nrrd",))
     with refusing(path, "a volume that NRRD can hold", "export it as .npy"):
         text = _attached(text_kept(record.header.metadata))
         layout = _layout(text, 0)
