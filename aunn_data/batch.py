@@ -89,6 +89,7 @@ class _Shards:
         self._start = -shard  # of the shard that is being filled
         self._marked = 0
         self._pending: list[Future[None]] = []
+        self._repeated: list[bytes] = []  # the file of a shard that is written again and again
         self._spare: list[npt.NDArray[Any]] = []
         self._chunk = min(shard, 1 << shards.CHUNK_BITS)
 
@@ -107,6 +108,17 @@ class _Shards:
             self._written[within // self._chunk : self._marked // self._chunk] = True
         return self._data[within : within + length]
 
+    def keep(self) -> None:
+        """Remembers the shard that is full now, to be written again."""
+        self._repeated = shards.encode(self._data.view(np.uint8), self._written)
+
+    def again(self, address: int) -> None:
+        """The shard that was kept, once more at the one that begins at ``address``."""
+        self._flush()
+        if self.reader:
+            self.reader.result()  # so that shards before it need not wait for their memory
+        self._submit(shard_key(self.name, address // self.shard), self._repeat, self._repeated)
+
     def finish(self) -> None:
         """Waits until all is durable. StoreError if the disk or object store refused."""
         self._flush()
@@ -116,13 +128,19 @@ class _Shards:
     def _flush(self) -> None:
         if self._start < 0:
             return
+        key = shard_key(self.name, self._start // self.shard)
+        self._submit(key, self._store, self._data, self._written, self.reader)
+        self._start = -self.shard
+
+    def _submit(self, key: str, task: Callable[..., None], *given: Any) -> None:
         self._pending = [f for f in self._pending if not f.done() or f.result()]
         if len(self._pending) > _WORKERS:  # keeps the memory in bounds
             self._pending.pop(0).result()
-        key = shard_key(self.name, self._start // self.shard)
         self.keys.append(key)
-        self._pending.append(self.pool.submit(self._store, key, self._data, self._written, self.reader))
-        self._start = -self.shard
+        self._pending.append(self.pool.submit(task, key, *given))
+
+    def _repeat(self, key: str, encoded: list[bytes]) -> None:
+        self.store.put(key, encoded)
 
     def _store(
         self, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_], reader: Future[Any] | None
@@ -179,12 +197,20 @@ def _write_payload(
         payload.encode_into(block, geometry, record.elements, 0, record.missing)
         on_bytes(geometry.payload_bytes)
         return hashlib.sha256(payload.element_bytes(geometry, block, 0))
-    digest = hashlib.sha256()
+    digest, kept, same = hashlib.sha256(), None, memoryview(b"")
     for first, last in payload.blocks(geometry, out.shard, start):
         if payload.holds_elements(geometry, first, last):
-            block = out.at(start + first, last - first)
-            payload.encode_into(block, geometry, record.elements, first, record.missing)
-            inside = payload.element_bytes(geometry, block, first)
+            alike = payload.alike(geometry, record, first, last) if last - first == out.shard else None
+            if alike and alike == kept:
+                out.again(start + first)
+                inside = same
+            else:
+                block = out.at(start + first, last - first)
+                payload.encode_into(block, geometry, record.elements, first, record.missing)
+                inside = payload.element_bytes(geometry, block, first)
+                if alike:
+                    out.keep()
+                    kept, same = alike, memoryview(bytes(inside))  # the block's own memory will be used for others
             out.reader = hasher.submit(digest.update, inside)
             _forget(record.elements)
             on_bytes(len(inside))

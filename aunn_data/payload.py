@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aunn_data import digits
 from aunn_data.geometry import Geometry, Region, slices
+from aunn_data.record import Record
 
 SLAB_BYTES = 1 << 26  # a region is decoded in pieces whose covering span is at most about this long
 
@@ -72,6 +73,15 @@ def holds_elements(geometry: Geometry, start: int, stop: int) -> bool:
         return start < min(stop, geometry.extent)
     planes, region = _box(geometry, start, stop)
     return bool(planes) and all(low < high for low, high in region)
+
+
+def alike(geometry: Geometry, record: Record, start: int, stop: int) -> tuple[object, ...] | None:
+    """What a block has in common with all of the same bytes, known without reading; None where it is not known."""
+    constant = getattr(record.elements, "constant", None)
+    if constant is None or record.missing is not None or geometry.layout == "packed":
+        return None
+    planes, region = _box(geometry, start, stop)
+    return (planes, [high - low for low, high in region]) if constant(region) else None
 
 
 def element_bytes(geometry: Geometry, block: Bytes, start: int) -> memoryview:

@@ -187,3 +187,30 @@ def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow):
     records = [volume(f"{n}.npy", smooth((8, 16, 32), seed=n)) for n in range(3)]
     corpus.append(records, [SHA256] * len(records))
     assert most[0] <= batch._WORKERS + 2
+
+
+class Sparse(Elements):
+    """Elements that know which regions hold nothing but zeros, and are not read there more than once a shape."""
+
+    def constant(self, region):
+        return not self.array[tuple(slice(*edges) for edges in region)].any()
+
+
+@pytest.mark.parametrize("layout", ["padded", "morton"])
+def test_what_a_source_does_not_store_is_written_as_if_it_did(tmp_path, layout):
+    """Shards of regions without stored elements are made once; every file and hash is as if all had been read."""
+    values = np.zeros((16, 16, 24), "<i2")
+    values[3:5, 2:9] = smooth((2, 7, 24)) - 40
+    values[12, 1, 1] = 9
+    written, reads = [], []
+    for number, kind in enumerate((Elements, Sparse)):
+        corpus = Corpus.create(tmp_path / str(number), address_bits=20)
+        record = volume("a.npy", values, layout=layout)
+        elements = kind(values, lambda n: None)
+        object.__setattr__(record, "elements", elements)
+        append(corpus, record)
+        reads.append(elements.reads)
+        assert verify.verify(Corpus.open(corpus.path), deep=True) == []
+        written.append({p.name: p.read_bytes() for p in (corpus.path / "bytes/c").iterdir()})
+    assert written[0] == written[1]
+    assert reads[1] < reads[0]

@@ -83,6 +83,10 @@ class Chunked:
             self._last = region, values
         return values
 
+    def constant(self, region: Region) -> bool:
+        """Is nothing of a region stored, so that all its elements are the fill value?"""
+        return self.stored is not None and not len(self._within(*_chunks(region, self.chunk), self.stored))
+
     def pieces(self, region: Region | None = None, most: int | None = None) -> Iterator[Region]:
         """Disjoint boxes that hold all stored elements of a region; of ``most`` bytes unless one chunk is bigger."""
         region = region or tuple((0, size) for size in self.shape)
