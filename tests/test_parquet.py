@@ -164,6 +164,15 @@ def test_strings_that_are_not_utf8_come_back(tmp_path):
     assert back["nested"].cast(pa.list_(pa.binary())).equals(given["nested"].cast(pa.list_(pa.binary())))
 
 
+def test_extension_types_come_back(tmp_path):
+    """In the header they are what they are stored as; the schema says what they mean."""
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"x" * 16, None], pa.binary(16)))
+    nested = pa.ListArray.from_arrays([0, 1, 2], ids)
+    path = made(tmp_path, pa.table({"text": ["a", "b"], "id": ids, "ids": nested}))
+    assert records_of(parquet, path)[0].header.metadata["columns"][1][1] == "fixed_size_binary[16]"
+    assert there_and_back(path).equals(pq.read_table(path), check_metadata=True)
+
+
 def test_only_the_first_row_has_the_schema(tmp_path):
     """Headers stay small, whatever a table says of itself."""
     columns = pa.table({"text": ["a", "b"]}).replace_schema_metadata({"pandas": "x" * 5000})

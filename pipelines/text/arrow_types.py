@@ -54,7 +54,8 @@ _DECIMALS["decimal256"] = pa.decimal256
 
 
 def type_to_json(t: pa.DataType) -> Any:
-    """The type as JSON. Raises ValueError for one that is not in the table above."""
+    """The type as JSON, of an extension type that of its storage. ValueError for one that is not in the table above."""
+    t = storage_type(t)
     if types.is_struct(t):
         return {"struct": [_field_to_json(field) for field in t]}
     if types.is_map(t):
@@ -127,6 +128,7 @@ def plain_type(t: pa.DataType, text: pa.DataType | None = None) -> pa.DataType:
 
     ``text`` stands for strings (binary, where they are not valid UTF-8).
     """
+    t = storage_type(t)
     if types.is_dictionary(t):
         return plain_type(t.value_type, text)
     if types.is_temporal(t):
@@ -136,6 +138,13 @@ def plain_type(t: pa.DataType, text: pa.DataType | None = None) -> pa.DataType:
     if text is not None and is_string(t):
         return text
     return _rebuilt(t, lambda field: field.with_type(plain_type(field.type, text)))
+
+
+def storage_type(t: pa.DataType) -> pa.DataType:
+    """The type, or of an extension type what it is stored as; within other types too."""
+    if isinstance(t, pa.BaseExtensionType):
+        return storage_type(t.storage_type)
+    return _rebuilt(t, lambda field: field.with_type(storage_type(field.type)))
 
 
 def _rebuilt(t: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
@@ -166,6 +175,7 @@ def is_text(t: pa.DataType) -> bool:
 @lru_cache(maxsize=1024)
 def to_json(t: pa.DataType) -> Convert | None:
     """What makes JSON of a value of this type that is not null; None if it is JSON as it is."""
+    t = storage_type(t)
     if types.is_dictionary(t):
         return to_json(t.value_type)
     if types.is_floating(t):
@@ -182,6 +192,7 @@ def to_json(t: pa.DataType) -> Convert | None:
 @lru_cache(maxsize=1024)
 def from_json(t: pa.DataType) -> Convert | None:
     """What makes of JSON a value that pyarrow takes for this type; None if it takes it as it is."""
+    t = storage_type(t)
     if types.is_dictionary(t):
         return from_json(t.value_type)
     if types.is_floating(t):

@@ -68,7 +68,6 @@ def read(source: Source) -> Iterator[Record | InputError]:
             path,
             thrift_string_size_limit=MOST_FOOTER_BYTES,
             thrift_container_size_limit=1 << 22,
-            arrow_extensions_enabled=False,
         )
         with file:
             _check(source, file)
@@ -213,6 +212,8 @@ def _array(values: list[Any], t: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, t)
     except pa.ArrowNotImplementedError:
-        return pa.array(values, t.value_type).dictionary_encode().cast(t)
+        if pa.types.is_dictionary(t):
+            return _array(values, t.value_type).dictionary_encode().cast(t)
+        return pa.array(values, arrow_types.plain_type(t)).cast(t)  # an extension type, or others within others
     except pa.ArrowInvalid:  # bytes that are not valid UTF-8 in a column of strings
         return pa.array(values, arrow_types.plain_type(t, pa.large_binary())).cast(t, safe=False)
