@@ -138,7 +138,7 @@ GATHERING: tuple[Gathering, ...] = (
     raw,
     tiff_slices,
 )
-CUTTABLE: tuple[Cuttable, ...] = ()
+CUTTABLE: tuple[Cuttable, ...] = (pgn,)
 
 
 def recognise(source: Source) -> Format:

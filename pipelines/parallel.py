@@ -26,6 +26,7 @@ from pipelines.source import Source
 
 TASK_BYTES = 1 << 24  # sources are packed together until they have so many bytes on the disk …
 TASK_SOURCES = 256  # … or are so many; bigger ones are read here
+CUT_BYTES = 1 << 17  # of a file that its format can cut, though it be small: it takes long to read
 RETURN_BYTES = 1 << 26  # payload bytes that come back from one task
 HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its records go in
 WORTH_BYTES, WORTH_SOURCES = 1 << 23, 400  # less is read before other processes have started
@@ -160,8 +161,7 @@ class _Here:
         return self.hasher.submit(lambda: source.sha256) if aside else source.sha256
 
     def _records(self, source: Source) -> Iterator[Found]:
-        format = formats.recognise(source)
-        if self.pool is None or source.size() < TASK_BYTES or format not in formats.CUTTABLE:
+        if self.pool is None or not _is_cut(source):
             return records_of(source)
         return finished(source, _in_pieces(self.pool, source))
 
@@ -184,10 +184,10 @@ class _Ahead:
 
     def _asked(self, group: "list[Source | InputError]") -> "_Job":
         sources = [source for source in group if isinstance(source, Source)]
-        if len(sources) < len(group) or sources[0].size() >= TASK_BYTES:
+        if len(sources) < len(group) or sources[0].size() >= TASK_BYTES or _is_cut(sources[0]):
             return _Job(group, None)
         known = {source.name: sha256 for source in sources if (sha256 := self.known(source.name))}
-        return _Job(group, self.pool.submit(_read_small, sources, known))
+        return _Job(group, self.pool.submit(_read_small, sources, known, RETURN_BYTES))
 
     def _answer(self, job: "_Job") -> Iterator[Reading]:
         if job.future is None:
@@ -236,12 +236,20 @@ class _Job:
     future: "Future[list[list[Read | InputError] | None]] | None"
 
 
+def _is_cut(source: Source) -> bool:
+    """Is it worth cutting into pieces?"""
+    try:
+        return source.size() >= CUT_BYTES and formats.recognise(source) in formats.CUTTABLE
+    except InputError:
+        return False
+
+
 def _packed(given: Iterable[Source | InputError]) -> Iterator[list[Source | InputError]]:
     """Small sources together; big ones, and errors, alone."""
     group: list[Source | InputError] = []
     total = 0
     for source in given:
-        size = source.size() if isinstance(source, Source) else TASK_BYTES
+        size = TASK_BYTES if isinstance(source, InputError) or _is_cut(source) else source.size()
         if group and (total + size > TASK_BYTES or len(group) == TASK_SOURCES):
             yield group
             group, total = [], 0
@@ -251,10 +259,9 @@ def _packed(given: Iterable[Source | InputError]) -> Iterator[list[Source | Inpu
         yield group
 
 
-def _read_small(sources: Sequence[Source], known: dict[str, str]) -> list[list[Read | InputError] | None]:
-    """In a worker: what is in each source, until much has come together; None for one that is too much alone."""
+def _read_small(sources: Sequence[Source], known: dict[str, str], left: int) -> list[list[Read | InputError] | None]:
+    """In a worker: what is in each source, up to ``left`` bytes of payload; None for one that is too much alone."""
     answers: list[list[Read | InputError] | None] = []
-    left = RETURN_BYTES
     for source in sources:
         found, left = _materialised(source, known, left)
         if found is None and answers:

@@ -383,6 +383,19 @@ def test_what_is_big_is_read_here_and_what_comes_back_is_bounded(heap, tmp_path,
     assert rows(both) == rows(alone)
 
 
+def test_a_file_of_many_games_is_read_in_pieces(tmp_path, monkeypatch):
+    """Pieces of one file go to the workers; records and refusals come back in the file's order."""
+    monkeypatch.setattr(parallel, "CUT_BYTES", 1000)
+    games = [f'[Event "{k}"]\n\n1. e4 e5 2. Nf3 {"Nc6" if k % 50 else "Ke4"} *\n\n' for k in range(600)]
+    (tmp_path / "games.pgn").write_text("".join(games))
+    alone, said = ingested([tmp_path / "games.pgn"], tmp_path)
+    (tmp_path / "two").mkdir()
+    both, report = ingested([tmp_path / "games.pgn"], tmp_path / "two", workers=Workers(2))
+    assert rows(both) == rows(alone)
+    assert errors(report) == errors(said)
+    assert (len(alone.entries), len(said.refused)) == (588, 12)
+
+
 def test_a_dry_run_writes_nothing_and_says_the_same(heap, tmp_path):
     """The records that would go in are those that go in."""
     corpus = Corpus.create(tmp_path / "corpus", 34)
