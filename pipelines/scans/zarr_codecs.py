@@ -63,7 +63,7 @@ class BoundedBlosc(BloscCodec):
     """Blosc of v3."""
 
     def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        _unpacked("blosc", chunk_bytes.to_bytes(), _most(chunk_spec))
+        _unpacked("blosc", chunk_bytes.as_numpy_array(), _most(chunk_spec))
         return super()._decode_sync(chunk_bytes, chunk_spec)
 
 
@@ -71,7 +71,7 @@ class BoundedGzip(GzipCodec):
     """gzip of v3."""
 
     def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        unpacked = _unpacked("gzip", chunk_bytes.to_bytes(), _most(chunk_spec))
+        unpacked = _unpacked("gzip", chunk_bytes.as_numpy_array(), _most(chunk_spec))
         return chunk_spec.prototype.buffer.from_bytes(unpacked)
 
 
@@ -79,7 +79,7 @@ class BoundedZstd(ZstdCodec):
     """Zstandard of v3."""
 
     def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        unpacked = _unpacked("zstd", chunk_bytes.to_bytes(), _most(chunk_spec))
+        unpacked = _unpacked("zstd", chunk_bytes.as_numpy_array(), _most(chunk_spec))
         if unpacked is not None:
             return chunk_spec.prototype.buffer.from_bytes(unpacked)
         return super()._decode_sync(chunk_bytes, chunk_spec)
