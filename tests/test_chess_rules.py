@@ -1,9 +1,11 @@
 """Boards and moves: every legal game survives the way through its boards, in chess and in its variants."""
 
 import io
+import re
 import subprocess
 import sys
 from array import array
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,38 @@ def test_random_games_of_variants(folder: Path, variant: str, picks: list[int]) 
     board = chess.variant.find_variant(variant)()
     played(board, picks)
     check_round_trip(folder, board)
+
+
+SANS = st.from_regex(r"[NBRQK]?[a-h]?[1-8]?x?[a-h][1-8](=[NQ])?|O-O(-O)?", fullmatch=True)
+
+
+def outcome(play: Callable[[str], chess.Move], san: str) -> str:
+    try:
+        return play(san).uci()
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@settings(max_examples=8, deadline=None)
+@given(position=st.integers(0, 959), picks=PICKS, sans=st.lists(SANS, max_size=5))
+def test_moves_are_read_as_python_chess_reads_them(position: int, picks: list[int], sans: list[str]) -> None:
+    """Of every position, every legal move and any other gives the move, or the error, that python-chess gives."""
+    board = chess.Board.from_chess960_pos(position)
+    for pick in [*picks, 0]:
+        legal = list(board.legal_moves)
+        spelled = {spell for move in legal for spell in (board.san(move).rstrip("+#"), board.lan(move).rstrip("+#"))}
+        vague = {re.sub(r"^([NBRQK])[a-h1-8]+(?=x?[a-h][1-8])", r"\1", spell) for spell in spelled}
+        pinned = {
+            board.piece_at(move.from_square).symbol().upper() + chess.square_name(move.to_square)
+            for move in board.pseudo_legal_moves
+        }
+        for san in sorted(spelled | vague | pinned) + sans:
+            ours, theirs = board.copy(), board.copy()
+            assert outcome(lambda san, ours=ours: boards.play(ours, san), san) == outcome(theirs.push_san, san)
+            assert ours.fen() == theirs.fen()
+        if not legal:
+            break
+        board.push(legal[pick % len(legal)])
 
 
 PIECES = (

@@ -4,8 +4,10 @@ Legend: N = plies + 1 positions; R, F = ranks and files. A board's letters are `
 and ``.``; letter [rank, file] belongs to square ``8 * rank + file``, so rank 0 is White's first and file 0 is a.
 """
 
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import chess
 import chess.variant
@@ -81,18 +83,96 @@ def fitting(board: chess.Board, after: Placement) -> list[chess.Move]:
     return sorted(found, key=chess.Move.uci)
 
 
-def next_move(board: chess.Board, after: Placement, choice: int = 0) -> chess.Move | None:
-    """The legal move after which the pieces stand so; of several the one at ``choice``. None if there is none."""
+def play_to(board: chess.Board, after: Placement, choice: int = 0) -> str | None:
+    """Plays the legal move after which the pieces stand so, of several the one at ``choice``; its SAN, None if none."""
     if not isinstance(board, chess.variant.AtomicBoard):  # one fitting move at most, see ``fitting``
-        move = _apparent(board, after)
-        if move is not None and board.is_legal(move):
-            board.push(move)
-            fits = placement_of(board) == after
-            board.pop()
-            if fits:
-                return move
+        apparent = _apparent(board, after)
+        for move in [apparent] if apparent else list(board.generate_castling_moves()):
+            if board.is_legal(move):
+                san = board.san_and_push(move)
+                if placement_of(board) == after:
+                    return san
+                board.pop()
     found = fitting(board, after)
-    return found[min(choice, len(found) - 1)] if found else None
+    return board.san_and_push(found[min(choice, len(found) - 1)]) if found else None
+
+
+def play(board: chess.Board, san: str) -> chess.Move:
+    """Plays a move in standard notation: what python-chess's ``push_san`` does, errors included, but sooner.
+
+    Where in plain chess one piece alone could go there, the move is legal if it leaves no king in check; whatever is
+    less simple (two pieces, castling, en passant, promotion, variants, faults) is python-chess's.
+    """
+    if type(board) is chess.Board and (plain := _plain(san)):
+        move = _only_move(board, *plain)
+        if move is not None:
+            board.push(move)
+            if not board.was_into_check():
+                return move
+            board.pop()
+    return board.push_san(san)
+
+
+_PLAIN = re.compile(r"(?:([NBRQK])([a-h]?)([1-8]?)|([a-h]?))[-x]?([a-h][1-8])")
+
+
+@lru_cache(maxsize=1 << 12)
+def _plain(san: str) -> tuple[chess.PieceType, int, chess.Square] | None:
+    """What moves, from which squares (a set), and where to; None of castling, promotions and moves in full."""
+    match = _PLAIN.fullmatch(san)
+    if not match:
+        return None
+    letter, file, rank, pawn_file, goal = match.groups()
+    to_square = chess.parse_square(goal)
+    if letter is None:
+        backrank = chess.square_rank(to_square) in (0, 7)
+        file_of_pawn = chess.FILE_NAMES.index(pawn_file or goal[0])
+        return None if backrank else (chess.PAWN, chess.BB_FILES[file_of_pawn], to_square)
+    files = chess.BB_FILES[chess.FILE_NAMES.index(file)] if file else chess.BB_ALL
+    ranks = chess.BB_RANKS[int(rank) - 1] if rank else chess.BB_ALL
+    return chess.PIECE_SYMBOLS.index(letter.lower()), files & ranks, to_square
+
+
+def _only_move(board: chess.Board, kind: chess.PieceType, squares: int, to_square: chess.Square) -> chess.Move | None:
+    """The move of the one piece of a kind that could go there if there were no check; None if it is not so simple."""
+    own, goal = board.occupied_co[board.turn], chess.BB_SQUARES[to_square]
+    kings = board.kings & own
+    if own & goal or kings & (kings - 1):
+        return None
+    found = (
+        squares & own & (_REACH[kind](board, to_square) if kind != chess.PAWN else _pawns(board, squares, to_square))
+    )
+    return None if not found or found & (found - 1) else chess.Move(found.bit_length() - 1, to_square)
+
+
+def _pawns(board: chess.Board, squares: int, to_square: chess.Square) -> int:
+    """The own pawns on these squares that could go there, but for en passant; a set."""
+    own = board.pawns & board.occupied_co[board.turn] & squares
+    goal, white = chess.BB_SQUARES[to_square], board.turn == chess.WHITE
+    if board.occupied & goal:
+        return chess.BB_PAWN_ATTACKS[not board.turn][to_square] & own
+    one = goal >> 8 if white else goal << 8
+    if own & one or board.occupied & one or not goal & (chess.BB_RANK_4 if white else chess.BB_RANK_5):
+        return own & one
+    return own & (goal >> 16 if white else goal << 16)
+
+
+def _diagonal(board: chess.Board, square: chess.Square) -> int:
+    return chess.BB_DIAG_ATTACKS[square][chess.BB_DIAG_MASKS[square] & board.occupied]
+
+
+def _straight(board: chess.Board, square: chess.Square) -> int:
+    files = chess.BB_FILE_ATTACKS[square][chess.BB_FILE_MASKS[square] & board.occupied]
+    return files | chess.BB_RANK_ATTACKS[square][chess.BB_RANK_MASKS[square] & board.occupied]
+
+
+_REACH: dict[chess.PieceType, Callable[[chess.Board, chess.Square], int]] = {
+    chess.KNIGHT: lambda board, square: chess.BB_KNIGHT_ATTACKS[square] & board.knights,
+    chess.BISHOP: lambda board, square: _diagonal(board, square) & board.bishops,
+    chess.ROOK: lambda board, square: _straight(board, square) & board.rooks,
+    chess.QUEEN: lambda board, square: (_diagonal(board, square) | _straight(board, square)) & board.queens,
+    chess.KING: lambda board, square: chess.BB_KING_ATTACKS[square] & board.kings,
+}
 
 
 def _apparent(board: chess.Board, after: Placement) -> chess.Move | None:

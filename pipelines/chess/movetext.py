@@ -16,7 +16,7 @@ import chess
 import chess.pgn
 import chess.variant
 
-from pipelines.chess.boards import Placement, fitting, next_move, placement_of
+from pipelines.chess.boards import Placement, fitting, placement_of, play, play_to
 from pipelines.chess.split import GameText, Line, tag_pairs
 
 Tags = Sequence[Sequence[str]]
@@ -185,33 +185,31 @@ class _Reader:
     def _move(self, san: str, start: int, text: str) -> None:
         board = self.board
         try:
-            move = board.parse_san(san)
+            move = play(board, san)
         except ValueError as error:
             raise _FaultError(start, str(error)) from None
         if self.pending:
             if len(board.move_stack) > MOST_PENDING:
                 raise _FaultError(start, f"a variation of more than {MOST_PENDING} moves")
-            board.push(move)
             return
         if self.first >= 0:
             self._end_note(text)
         if self.game.result:
             raise _FaultError(start, f"the move {move.uci()} after the result")
         self.ply += 1
-        if self.several_fit and move:
-            self._choose(move)
-        board.push(move)
-        self.game.placements.extend(placement_of(board))
+        after = placement_of(board)
+        self.game.placements.extend(after)
         if not move:
             self.game.null_moves = True
+        elif self.several_fit:
+            self._choose(move, after)
         if len(board.move_stack) > _KEPT_MOVES:
             self.board = board.copy(stack=1)
 
-    def _choose(self, move: chess.Move) -> None:
-        self.board.push(move)
-        after = placement_of(self.board)
+    def _choose(self, move: chess.Move, after: Placement) -> None:
         self.board.pop()
         fits = fitting(self.board, after)
+        self.board.push(move)
         if len(fits) > 1:
             self.game.choices.append((self.ply, fits.index(move)))
 
@@ -328,12 +326,12 @@ def _tell(lines: _Lines, board: chess.Board, after: Placement, choice: int, null
     """Adds the move after which the pieces stand so, and plays it. False if chess has none."""
     turn, number = board.turn, board.fullmove_number
     if null_moves and after == placement_of(board):
-        move: chess.Move | None = chess.Move.null()
+        san: str | None = board.san_and_push(chess.Move.null())
     else:
-        move = next_move(board, after, choice)
-    if move is None:
+        san = play_to(board, after, choice)
+    if san is None:
         return False
-    lines.add_move(board.san_and_push(move), turn, number)
+    lines.add_move(san, turn, number)
     return True
 
 
