@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import re
 import shutil
 
 import h5py
@@ -250,6 +251,25 @@ def test_recordings_without_whole_volumes_go_in_image_by_image(tmp_path, shared_
     cut = recorded(range(20))
     assert cut.header.geometry.axes == ("image", "y", "x")
     assert np.array_equal(cut.elements, values[:20])
+
+
+def test_a_recording_of_billions_of_slices_is_refused_at_once(tmp_path, shared_data):
+    """No list of all the slices that a PAR header promises is made."""
+    for suffix in (".PAR", ".REC"):
+        shutil.copyfile(shared_data / OTHER / f"phantom_EPI_asc_CLEAR_2_1{suffix}", tmp_path / f"a{suffix}")
+    text = (tmp_path / "a.PAR").read_text("latin-1")
+    promised = re.sub(r"(slices/locations +: +)9", r"\g<1>2147483647", text)
+    (tmp_path / "a.PAR").write_text(promised, "latin-1")
+    with pytest.raises(InputError, match="2147483647 slices"):
+        records_of(parrec, tmp_path / "a.PAR")
+
+
+def test_numbers_that_are_none_are_not_known(tmp_path):
+    """Infinite factors and steps leave slope and spacing unset; the voxels go in."""
+    path = head(tmp_path / "a.HEAD", bytes(120), factors=("1e400",))
+    path.write_text(path.read_text().replace("2 3 4", "nan 3 4"))
+    (record,) = records_of(afni, path)
+    assert (record.header.geometry.slope, record.header.geometry.spacing) == (1.0, None)
 
 
 def test_minc_of_both_kinds_is_scaled_slice_by_slice(tmp_path):

@@ -177,6 +177,7 @@ def test_references_that_lead_out_are_refused(tmp_path):
     (home / "link.raw").symlink_to(tmp_path / "secret.raw")
     for name in ("../secret.raw", str(tmp_path / "secret.raw"), "link.raw", "absent.raw", "../../../etc/passwd"):
         path = detached(home / "a.nhdr", name, {})
+        assert source_of(path).files == ()
         with pytest.raises(InputError, match="in its own folder or below"):
             records_of(nrrd, path)
     below = home / "below"

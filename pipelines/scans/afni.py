@@ -3,6 +3,7 @@
 The header's text is kept verbatim. Written as NIfTI, which AFNI reads, with that text as a comment in it.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def _order(found: dict[str, Any], kind: int) -> str:
 
 def _factors(found: dict[str, Any]) -> list[float]:
     """For each sub-brick what makes physical values of stored ones; 0 in the file is 1."""
-    return [float(factor) or 1.0 for factor in found.get("BRICK_FLOAT_FACS", [1.0])]
+    return [factor if math.isfinite(factor) and factor else 1.0 for factor in found.get("BRICK_FLOAT_FACS", [1.0])]
 
 
 def _geometry(found: dict[str, Any], elements: Any, parts: tuple[str, int] | None) -> Geometry:

@@ -1,8 +1,10 @@
 """Data files that NRRD and MetaImage headers name: one, a LIST of lines, or a printf pattern with a range."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 PATTERN = re.compile(r"(?P<name>\S.*%.*?)\s+(?P<range>-?\d+\s+-?\d+\s+-?\d+)(?:\s+(?P<axes>\d+))?")
 MOST_LETTERS = 1024
@@ -29,6 +31,18 @@ def data_files(value: str, listed: Sequence[str], shape: Sequence[int], most: in
     if not names or len(names) > most or not (cut or (len(names) == expected and 0 < axes < len(shape))):
         raise ValueError(f"{len(names)} data files of {axes} axes each for sizes {tuple(shape)}")
     return tuple(names)
+
+
+def all_there(folder: Path, names: Sequence[str]) -> bool:
+    """Are they files of this folder or below it? Those that lead out are for ``Source.beside`` to refuse."""
+    home = os.path.join(os.path.realpath(folder), "")
+    return all(
+        not Path(name).is_absolute()
+        and os.path.realpath(folder / name).startswith(home)
+        and ".." not in Path(name).parts
+        and (folder / name).is_file()
+        for name in names
+    )
 
 
 def _numbers(text: str, most: int) -> range:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry
 from aunn_data.record import Record
-from pipelines.scans.filenames import data_files
+from pipelines.scans.filenames import all_there, data_files
 from pipelines.scans.voxels import (
     MOST_HEADER_BYTES,
     Affine,
@@ -97,7 +97,7 @@ def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterat
             there = _layout(*_header(head)[:2], 100_000).files if sniff(head, Path(file)) else ()
         except (OSError, ValueError, KeyError, InputError):
             continue
-        if there and all((folder / name).is_file() for name in there):
+        if there and all_there(folder, there):
             yield Group(file, (file, *there))
 
 

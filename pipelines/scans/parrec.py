@@ -25,8 +25,10 @@ MODALITY = "scan"
 FORMATS = ("parrec",)
 
 MAGIC = b"# === DATA DESCRIPTION FILE ==="
+PARSED: Any = nibabel.parrec.parse_PAR_header
 HEADER: Any = nibabel.parrec.PARRECHeader
 SCALING = {"slopes": "rescale slope", "intercepts": "rescale intercept"}
+MOST_SLICES = 1 << 16  # nibabel lists them all
 REMEDY = "restore it, or convert it with parrec2nii or dcm2niix"
 
 
@@ -46,15 +48,18 @@ def read(source: Source) -> Iterator[Record | InputError]:
     if nifti.sniff(source.head, source.inner):  # as this module writes it
         yield from nifti.read(source)
         return
-    with refusing(source.label, "a PAR header of version 4 to 4.2", REMEDY):
+    with refusing(source.label, "a PAR header of version 4 to 4.2", REMEDY), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of truncated recordings, which go in image by image
         with source.open() as file:
             text = file.read(MOST_HEADER_BYTES)
-        header = _parsed(text)
-        images = header.image_defs
+        general, images = PARSED(io.StringIO(text.decode("latin-1")))
+        if not 0 < general["max_slices"] <= MOST_SLICES:
+            raise ValueError(f"{general['max_slices']} slices")
         sizes, bits = {tuple(size) for size in images["recon resolution"].tolist()}, set(images["image pixel size"])
         [(columns, rows)], [depth] = sizes, bits
         dtype, shape = np.dtype({8: "|u1", 16: "<u2"}[int(depth)]), (len(images), rows, columns)
         elements, trailing = lying(partner(source, ".rec"), dtype, shape, 0)
+        header = HEADER(general, images, permit_truncated=True)
         lead = _lead(header)
         elements = elements.reshape(*lead.values(), rows, columns)
         geometry, metadata = _geometry(header, tuple(lead), elements), kept_text(text)
@@ -64,12 +69,6 @@ def read(source: Source) -> Iterator[Record | InputError]:
 def write(records: Sequence[Record], path: Path) -> Path:
     """The volume as NIfTI."""
     return nifti.write(records, path)
-
-
-def _parsed(text: bytes) -> Any:
-    with warnings.catch_warnings():  # of truncated recordings, which go in image by image
-        warnings.simplefilter("ignore")
-        return HEADER.from_fileobj(io.StringIO(text.decode("latin-1")), permit_truncated=True)
 
 
 def _lead(header: Any) -> dict[str, int]:

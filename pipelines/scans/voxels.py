@@ -189,8 +189,12 @@ def text_kept(metadata: dict[str, Any]) -> bytes:
 def record_of(
     source: Source, format: str, geometry: Geometry, elements: Any, metadata: dict[str, Any], trailing: int = 0
 ) -> Record:
-    """The one record of a volume, NaN marked as missing."""
+    """The one record of a volume, NaN marked as missing. What the header gives as NaN or infinite is not known."""
     missing = nan_marks(elements)
+    spacing = geometry.spacing if all(map(math.isfinite, geometry.spacing or ())) else None
+    known = math.isfinite(geometry.slope) and math.isfinite(geometry.intercept)
+    slope, intercept = (geometry.slope, geometry.intercept) if known else (1.0, 0.0)
+    geometry = replace(geometry, spacing=spacing, slope=slope, intercept=intercept)
     if trailing:
         metadata = {**metadata, "left_out": f"{trailing} bytes after the voxels"}
     geometry = fitted(geometry, elements, missing)
