@@ -10,12 +10,13 @@ import logging
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,45 @@ class Layout:
     dtype: np.dtype[Any]
     segments: int
 
-    @property
+    @cached_property
+    def packed(self) -> bool:
+        """Does decoding take longer than reading?"""
+        return bool(self.page.compression != 1)
+
+    @cached_property
+    def jpeg(self) -> bool:
+        """Is it JPEG, of which tables may stand in a tag?"""
+        return self.page.compression in JPEG
+
+    @cached_property
+    def plain(self) -> bool:
+        """Do samples lie in a strip as they are?"""
+        page = self.page
+        raw = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
+        whole = page.bitspersample == 8 * self.dtype.itemsize and page.sampleformat != 5 and self.dtype.kind != "b"
+        return bool(raw and whole)
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows in a strip or tile."""
+        return int(self.page.tilelength if self.page.is_tiled else self.page.rowsperstrip)
+
+    @cached_property
+    def across(self) -> int:
+        """Tiles beside one another."""
+        return -(-self.shaped[3] // int(self.page.tilewidth)) if self.page.is_tiled else 1
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes of a page's samples."""
+        return math.prod(self.shaped) * self.dtype.itemsize
+
+    @cached_property
+    def like(self) -> tuple[Any, ...]:
+        """Equal for pages that may be one stack, if their palettes are."""
+        return self.shape, self.dtype.str, int(self.page.photometric), tuple(self.page.extrasamples)
+
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """(channel, z, y, x) without the axes that there is one of, but y and x."""
         separate, depth, length, width, samples = self.shaped
@@ -87,18 +126,18 @@ class Page:
     @property
     def bytes(self) -> int:
         """Bytes of its samples."""
-        return math.prod(self.layout.shaped) * self.layout.dtype.itemsize
+        return self.layout.bytes
 
     @property
     def linear(self) -> int | None:
         """Where the samples begin, if they lie in one piece as they are; None if they must be decoded."""
-        page, dtype = self.layout.page, self.layout.dtype
-        plain = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
-        whole = page.bitspersample == 8 * dtype.itemsize and page.sampleformat != 5 and dtype.kind != "b"
+        if not self.layout.plain:
+            return None
+        if len(self.counts) == 1:
+            return self.offsets[0] if self.counts[0] >= self.bytes else None
         ends = [offset + count for offset, count in zip(self.offsets, self.counts, strict=True)]
         joined = all(end == offset for end, offset in zip(ends, self.offsets[1:], strict=False))
-        enough = sum(self.counts) == self.bytes or (len(self.counts) == 1 and self.counts[0] >= self.bytes)
-        return self.offsets[0] if plain and whole and joined and enough else None
+        return self.offsets[0] if joined and sum(self.counts) == self.bytes else None
 
 
 class Pages:
@@ -111,17 +150,16 @@ class Pages:
     def page(self, ifd: Ifd, where: object) -> Page:
         """The page of a directory."""
         skeleton = self.skeleton
-        tags = (ifd.by_code.get(code) for code in LAYOUT)
-        key = (skeleton.order, *(skeleton.values(tag) if tag else None for tag in tags))
+        tags = [ifd.by_code.get(code) for code in LAYOUT]
+        key = (skeleton.order, *[(tag.kind, skeleton.raw(tag)) if tag else None for tag in tags])
         if key not in self.layouts:
             with refusing(where, PAGE, REMEDY):
                 self.layouts[key] = self._layout(ifd, where)
         layout = self.layouts[key]
         offsets, counts = self._segments(ifd, layout, where)
-        tables = ifd.by_code.get(JPEG_TABLES)
-        like = (layout.shape, layout.dtype.str, layout.page.photometric, layout.page.extrasamples)
-        colours = skeleton.numbers(ifd, COLOUR_MAP)
-        return Page(ifd, layout, offsets, counts, skeleton.raw(tables) if tables else None, (*like, colours))
+        tables, colours = ifd.by_code.get(JPEG_TABLES), ifd.by_code.get(COLOUR_MAP)
+        palette = skeleton.raw(colours) if colours else None
+        return Page(ifd, layout, offsets, counts, skeleton.raw(tables) if tables else None, (layout.like, palette))
 
     def _layout(self, ifd: Ifd, where: object) -> Layout:
         with tifffile.TiffFile(self.path, _multifile=False) as tiff:
@@ -193,68 +231,64 @@ class Planes:
         self.path, self.pages, self.numbers, self.keep, self.where = path, pages, numbers, keep, where
         self.shape = (*numbers.shape, *pages[0].shape)
         self.dtype = pages[0].layout.dtype
-        per_page = max(1, pages[0].bytes // pages[0].layout.segments)
-        self._segment = lru_cache(maxsize=max(2, CACHED_BYTES // per_page))(self._decoded)
+        self._native = self.dtype.newbyteorder("=")
+        per_segment = max(1, pages[0].bytes // pages[0].layout.segments)
+        self._segment = lru_cache(maxsize=max(1, CACHED_BYTES // per_segment))(self._decoded)
+        self._file = os.open(path, os.O_RDONLY)
+        finalize(self, os.close, self._file)
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         bounds, cut = boxed(key, self.shape)
         split = self.numbers.ndim
         numbers = self.numbers[tuple(slice(*bound) for bound in bounds[:split])]
-        inner = [slice(*bound) for bound in bounds[split:]]
         out = np.empty((*numbers.shape, *(len(range(*bound)) for bound in bounds[split:])), self.dtype)
+        start, stop, step = bounds[-2]
+        inner = (*(slice(*bound) for bound in bounds[split:-2]), slice(0, stop - start, step), slice(*bounds[-1]))
+
+        def fill(place: tuple[int, ...], several: bool) -> None:
+            out[place] = self._rows(int(numbers[place]), start, stop, not several)[inner]
+
         if out.size:
-            start, stop, step = bounds[-2]
-            inner[-2] = slice(0, stop - start, step)
-            for place in np.ndindex(numbers.shape):
-                out[place] = self._rows(int(numbers[place]), start, stop)[tuple(inner)]
+            places = list(np.ndindex(numbers.shape))
+            heavy = self.pages[0].layout.packed and out.nbytes >= PARALLEL_BYTES
+            _each(lambda place: fill(place, len(places) > 1), places, heavy)
         picked: npt.NDArray[Any] = out[cut]
         return picked
 
-    def _rows(self, number: int, start: int, stop: int) -> npt.NDArray[Any]:
+    def _rows(self, number: int, start: int, stop: int, parallel: bool) -> npt.NDArray[Any]:
         """Some rows of a page, shaped like it."""
         page = self.pages[number]
-        separate, depth, _, width, contig = page.layout.shaped
+        layout = page.layout
+        separate, depth, _, width, contig = layout.shaped
         out = np.empty((separate, depth, stop - start, width, contig), self.dtype)
-        for samples, (s, z, y, x, _) in self._wanted(page, number, start, stop):
+
+        def fill(index: int) -> None:
+            samples, (s, z, y, x, _) = self._segment(number, index)
             low, high = max(y, start), min(y + samples.shape[1], stop)
             if low < high:
                 there = out[s, z : z + samples.shape[0], low - start : high - start, x : x + samples.shape[2]]
                 there[...] = samples[: there.shape[0], low - y : high - y, : there.shape[2]]
+
+        across, down = layout.across, -(-layout.shaped[2] // layout.rows)
+        some = range(start // layout.rows * across, -(-stop // layout.rows) * across)
+        wanted = [first + index for first in range(0, layout.segments, across * down) for index in some]
+        _each(fill, wanted, parallel and layout.packed and out.nbytes >= PARALLEL_BYTES)
         channels = out[..., 0] if contig == 1 else np.moveaxis(out[0], -1, 0)
         rows: npt.NDArray[Any] = channels.reshape(*page.shape[:-2], stop - start, width)
         return rows
 
-    def _wanted(self, page: Page, number: int, start: int, stop: int) -> Iterator[Segment]:
-        """The strips or tiles that hold some of the rows."""
-        layout = page.layout
-        length = layout.page.tilelength if layout.page.is_tiled else layout.page.rowsperstrip
-        across = -(-layout.shaped[3] // layout.page.tilewidth) if layout.page.is_tiled else 1
-        down = -(-layout.shaped[2] // length)
-        some = range(start // length * across, -(-stop // length) * across)
-        numbers = [first + index for first in range(0, layout.segments, across * down) for index in some]
-        big = sum(page.counts[index] for index in numbers) >= PARALLEL_BYTES
-        if len(numbers) > 1 and big and layout.page.compression != 1:
-            with ThreadPoolExecutor(THREADS) as pool:
-                yield from pool.map(lambda index: self._segment(number, index), numbers)
-        else:
-            yield from (self._segment(number, index) for index in numbers)
-
     def _decoded(self, number: int, index: int) -> Segment:
         page = self.pages[number]
         offset, count = page.offsets[index], page.counts[index]
-        data = None
-        if offset and count:
-            with self.path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(count)
+        data = os.pread(self._file, count, offset) if offset and count else None
         with refusing(self.where, PAGE, REMEDY):
-            tables = {"jpegtables": page.tables} if page.layout.page.compression in JPEG else {}
+            tables = {"jpegtables": page.tables} if page.layout.jpeg else {}
             samples, place, shape = page.layout.page.decode(data, index, **tables)
             if samples is None:
                 samples = np.full(shape, page.layout.page.nodata, self.dtype)
-            if samples.dtype != self.dtype.newbyteorder("="):
+            if samples.dtype != self._native:
                 samples = self._same(samples)
-            return samples.astype(self.dtype, copy=False), place
+            return samples, place
 
     def _same(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Samples of the type that the tags promise, whatever type the codec gives."""
@@ -262,6 +296,21 @@ class Planes:
         if not np.array_equal(cast, samples):
             raise ValueError(f"samples of type {samples.dtype} in a page of type {self.dtype}")
         return cast
+
+
+def _each(do: Callable[[Any], None], items: Sequence[Any], parallel: bool) -> None:
+    """All items, in so many threads as there are cores, each a run of them."""
+    if not parallel or len(items) < 2 or THREADS < 2:
+        for item in items:
+            do(item)
+        return
+
+    def some(first: int) -> None:
+        for item in items[first::THREADS]:
+            do(item)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(some, range(THREADS)))
 
 
 def boxed(key: Any, shape: tuple[int, ...]) -> tuple[list[tuple[int, int, int]], tuple[Any, ...]]:
