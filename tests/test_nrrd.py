@@ -169,6 +169,13 @@ def test_big_volumes_stay_on_the_disk(tmp_path, monkeypatch):
         assert np.array_equal(record.elements, VALUES.T)
 
 
+def test_compressed_data_files_are_unpacked_once(tmp_path):
+    """A data file whose encoding the header names, and a raw one that somebody compressed, both give the samples."""
+    for encoding in ("gzip", "raw"):
+        path = detached(tmp_path / "a.nhdr", "a.raw.gz", {"a.raw.gz": gzip.compress(RAW)}, encoding=encoding)
+        assert np.array_equal(records_of(nrrd, path)[0].elements, VALUES.T)
+
+
 def test_references_that_lead_out_are_refused(tmp_path):
     """Absolute paths, paths upwards, links to elsewhere and files that are not there: an InputError that says so."""
     (tmp_path / "secret.raw").write_bytes(RAW)

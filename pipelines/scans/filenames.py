@@ -37,7 +37,8 @@ def all_there(folder: Path, names: Sequence[str]) -> bool:
     """Are they files of this folder or below it? Those that lead out are for ``Source.beside`` to refuse."""
     home = os.path.join(os.path.realpath(folder), "")
     return all(
-        not Path(name).is_absolute()
+        "\0" not in name
+        and not Path(name).is_absolute()
         and os.path.realpath(folder / name).startswith(home)
         and ".." not in Path(name).parts
         and (folder / name).is_file()

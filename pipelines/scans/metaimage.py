@@ -245,10 +245,10 @@ def _elements(source: Source, layout: Layout, start: int) -> tuple[npt.NDArray[A
     shape = (*layout.shape[::-1], *([layout.channels] if layout.channels > 1 else []))
     if not layout.files:
         return _part(source, layout, start, shape)
-    if len(layout.files) == 1:
-        return _part(companion(source, layout.files[0]), layout, 0, shape)
-    each = (math.prod(shape) // len(layout.files),)
-    files = [companion(source, name) for name in layout.files]
+    files = [companion(source, name, layout.packed) for name in layout.files]
+    if len(files) == 1:
+        return _part(files[0], layout, 0, shape)
+    each = (math.prod(shape) // len(files),)
     check(source, shape, 1, len(files) * source.options.limits.max_elements)
     return unpacked((_whole(file, layout, each) for file in files), layout.dtype, shape, source)
 

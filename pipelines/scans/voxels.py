@@ -38,10 +38,15 @@ Affine = tuple[tuple[float, ...], ...]
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def companion(source: Source, name: str) -> Source:
-    """A data file that the header names, as a source of its own. InputError if it is not there or elsewhere."""
-    path = source.beside(name)
-    return replace(source, path=path, files=(), sidecars=(), label=f"{source.label} ({name})")
+def companion(source: Source, name: str, packed: bool = False) -> Source:
+    """A data file that the header names, as a source of its own. InputError if it is not there or elsewhere.
+
+    ``packed``: the header says that its data are compressed, so that its own compression is not that of the file.
+    """
+    found = replace(source, path=source.beside(name), files=(), sidecars=(), label=f"{source.label} ({name})")
+    if packed:
+        found.__dict__["codecs"] = ()  # in the place of what Source would find and take off
+    return found
 
 
 def partner(source: Source, suffix: str) -> Source:
@@ -86,7 +91,7 @@ def check_unpacked(source: Source, shape: Sequence[int], itemsize: int, packed_b
 def lying(source: Source, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> tuple[npt.NDArray[Any], int]:
     """The array that lies in a file from ``offset`` on, and the number of bytes after it."""
     path = source.local()
-    available = path.stat().st_size - offset
+    available = max(0, path.stat().st_size - offset)
     needed = check(source, shape, dtype.itemsize, available)
     return stored(path, dtype, shape, offset), available - needed
 
