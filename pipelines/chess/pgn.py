@@ -99,8 +99,11 @@ def read_piece(source: Source, piece: Piece) -> Iterator[Record | InputError]:
         decoded, encoding = _decoded(data)
         text = GameText.of(decoded, line)
         game = movetext.parse(text)
+        plies = len(game.placements) // 7
         if game.fault is not None:
             yield _refusal(source.label, number, *game.fault)
+        elif plies * 64 > source.options.limits.max_elements:
+            yield _refusal(source.label, number, line, f"{plies} boards, more elements than --max-elements allows")
         elif source.options.chess == "pgn":
             yield _text_record(source.name, number, data, encoding)
         else:
