@@ -107,7 +107,7 @@ def runs(folder: Path, names: Iterable[str]) -> list[list[str]]:
     """The slices of a folder: names without a gap, files that do not contradict one another."""
     sets: dict[tuple[str, str], dict[int, list[str]]] = {}
     for name in names:
-        if found := NAME.fullmatch(name):
+        if name.lower().endswith((".tif", ".tiff")) and (found := NAME.fullmatch(name)):
             before, number, after = found["before"], found["number"], found["after"]
             if len(number) <= MOST_DIGITS and not NO_SLICES.search(before):
                 sets.setdefault((before, after), {}).setdefault(int(number), []).append(name)
