@@ -1,6 +1,7 @@
 """Records back into files of their own format."""
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,6 +12,7 @@ from aunn_data.entries import Entry
 from aunn_data.errors import AunnError, InputError
 from aunn_data.record import Record
 from pipelines import compressed, formats
+from pipelines.exchange import write_as
 
 
 @dataclass
@@ -43,6 +45,26 @@ def export(
     return done
 
 
+def export_as(
+    corpus: Corpus,
+    entries: Sequence[Entry],
+    folder: Path,
+    name: str,
+    overwrite: bool = False,
+    on_record: Callable[[Entry], object] = lambda entry: None,
+) -> Exported:
+    """Writes each record into a file of its own, of another format (``exchange.KINDS``)."""
+    done = Exported()
+    for entry in entries:
+        try:
+            path = path_below(folder, entry.record.replace("::", "/"), overwrite)
+            done.files.append((entry, write_as(corpus.record(entry), name, path)))
+        except (AunnError, OSError) as error:
+            done.refused.append((entry.record, _as_input_error(entry.record, error)))
+        on_record(entry)
+    return done
+
+
 def write(records: Sequence[Record], path: Path) -> Path:
     """All records of a source as its file, compressed as it was, its sidecars beside it. Returns the path written."""
     header = records[0].header
@@ -51,14 +73,17 @@ def write(records: Sequence[Record], path: Path) -> Path:
         inner = compressed.inner_name(inner)
     for suffix, text in header.metadata.get("sidecars", {}).items():
         path_below(path.parent, f"{inner.stem}{suffix}", overwrite=True).write_text(text, "utf-8", newline="")
-    written = formats.named(header.format).write(records, inner)
-    if not codecs or not written.is_file():
-        return written
-    own = written == inner
-    for codec in reversed(codecs):
-        compressed.compress(written, codec, packed := written.with_name(f"{written.name}.{codec}"))
-        written = packed
-    return written.rename(path) if own else written
+    format = formats.named(header.format)
+    if not codecs:
+        return format.write(records, inner)
+    with tempfile.TemporaryDirectory(prefix=".aunn-", dir=path.parent) as folder:  # a file called so may lie beside it
+        written = format.write(records, Path(folder, inner.name))
+        own = written.name == inner.name
+        for codec in reversed(codecs) if written.is_file() else ():
+            packed = written.with_name(f"{written.name}.{codec}")
+            compressed.compress(written, codec, packed)
+            written = packed
+        return written.rename(path if own else path.with_name(written.name))
 
 
 def path_below(folder: Path, source: str, overwrite: bool) -> Path:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from aunn_data.errors import InputError
+from aunn_data.errors import InputError, RequestError
 from aunn_data.record import Record
 from pipelines.chess import pgn
 from pipelines.images import coded, gif, heif, idx, pillow, png, pnm, tiff
@@ -161,4 +161,12 @@ def recognise(source: Source) -> Format:
 
 def named(name: str) -> Format:
     """The format that writes records whose header names it."""
-    return next(format for format in ALL if name in format.FORMATS)
+    for format in ALL:
+        if name in format.FORMATS:
+            return format
+    raise RequestError(
+        name,
+        expected="a format of this release: " + ", ".join(name for format in ALL for name in format.FORMATS),
+        found="another one",
+        remedy="export it with --as npy, or with the release that ingested it",
+    )

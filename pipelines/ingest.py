@@ -142,6 +142,8 @@ def _differs(known: Entry, options: Options, corpus: Corpus) -> bool:
     other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
     if known.modality == "chess":
         return other_layout or known.format != CHESS_FORMATS[options.chess]
+    if options.text_column and known.modality == "text":
+        return bool(corpus.header(known).metadata.get("text_column", options.text_column) != options.text_column)
     window = list(options.window) if options.window and known.modality == "scan" else None
     if known.modality == "scan" and (known.dtype == "|u1" or window):
         return other_layout or corpus.header(known).metadata.get("window") != window

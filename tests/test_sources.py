@@ -11,10 +11,13 @@ import stat
 import tarfile
 import zipfile
 
+import imagecodecs
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 import tifffile
+import zarr
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +27,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError
 from aunn_data.verify import verify
 from pipelines import parallel
-from pipelines.export import export
+from pipelines.export import export, export_as
 from pipelines.ingest import ingest
 from pipelines.options import Limits, Options
 from pipelines.parallel import Workers
@@ -405,3 +408,47 @@ def test_a_dry_run_writes_nothing_and_says_the_same(heap, tmp_path):
     done = ingest([heap], corpus)
     assert [(p, h.record) for p, h in planned.planned] == [(p, e.record) for p, e in done.ingested]
     assert json.dumps(errors(planned)) == json.dumps(errors(done))
+
+
+# ---- other formats -------------------------------------------------------------------------------------------------
+
+
+def test_a_compressed_file_and_the_plain_one_beside_it_both_come_back(tmp_path):
+    """Writing a.txt.gz leaves the a.txt that was written before it alone."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/a.txt").write_bytes(b"another text\n")
+    (tmp_path / "home/a.txt.gz").write_bytes(gzip.compress(TEXT))
+    corpus, _ = ingested([tmp_path / "home"], tmp_path)
+    export(corpus, list(corpus.entries), tmp_path / "out")
+    assert (tmp_path / "out/a.txt").read_bytes() == b"another text\n"
+    assert gzip.decompress((tmp_path / "out/a.txt.gz").read_bytes()) == TEXT
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.txt", "a.txt.gz"}
+
+
+def test_a_record_can_be_written_in_another_format(tmp_path):
+    """--as: a scan as npy, Zarr, TIFF and NIfTI, a picture as PNG and TIFF, a game as PGN: equal by any reader."""
+    volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5) - 30
+    picture = np.arange(60, dtype=np.uint16).reshape(4, 5, 3) * 999
+    nrrd.write(str(tmp_path / "v.nrrd"), volume.transpose(), {"spacings": [1.0, 2.0, 3.0]})
+    tifffile.imwrite(tmp_path / "p.tif", picture, photometric="rgb")
+    (tmp_path / "g.pgn").write_text('[Event "x"]\n\n1. e4 e5 *\n')
+    corpus, report = ingested([tmp_path / name for name in ("v.nrrd", "p.tif", "g.pgn")], tmp_path)
+    assert errors(report) == []
+
+    def written(record, kind):
+        done = export_as(corpus, [corpus.entries.named(record)], tmp_path / kind, kind)
+        assert [str(error) for _, error in done.refused] == []
+        return done.files[0][1]
+
+    assert (np.load(written("v.nrrd", "npy")) == volume).all()
+    assert (zarr.open_array(written("v.nrrd", "zarr"), mode="r")[...] == volume).all()
+    assert (tifffile.imread(written("v.nrrd", "tiff")) == volume).all()
+    image = nibabel.load(written("v.nrrd", "nifti"))
+    assert (np.asarray(image.dataobj).transpose() == volume).all()
+    assert image.header.get_zooms() == (1.0, 2.0, 3.0)
+    assert (imagecodecs.png_decode(written("p.tif", "png").read_bytes()) == picture).all()
+    assert (tifffile.imread(written("p.tif", "tiff")) == picture).all()
+    assert "1. e4 e5" in written("g.pgn#1", "pgn").read_text()
+    refused = export_as(corpus, list(corpus.entries), tmp_path / "txt", "txt").refused
+    assert len(refused) == 3
+    assert all("expected a record that a .txt can hold" in str(error) for _, error in refused)

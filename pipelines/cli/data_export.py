@@ -8,6 +8,7 @@ import click
 from aunn_data.corpus import Corpus
 from pipelines import export as flow
 from pipelines.cli.common import bar, corpus_option, output_options, print_json
+from pipelines.exchange import KINDS
 
 
 @click.command()
@@ -16,6 +17,7 @@ from pipelines.cli.common import bar, corpus_option, output_options, print_json
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True, help="Folder to fill."
 )
+@click.option("--as", "as_format", type=click.Choice(list(KINDS)), help="Another format, one file a record.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 @click.option("--version", type=int, help="Of an older version of the corpus.")
 @output_options
@@ -23,6 +25,7 @@ def export(
     records: tuple[str, ...],
     corpus: str,
     out: Path,
+    as_format: str | None,
     overwrite: bool,
     version: int | None,
     as_json: bool,
@@ -30,17 +33,22 @@ def export(
 ) -> None:
     """Write records (all by default) back as files of their own format, those of one source into one file.
 
-    Lossy formats come back in a lossless one, with its suffix added: photo.jpg as photo.jpg.png.
+    Lossy formats come back in a lossless one, with its suffix added: photo.jpg as photo.jpg.png. What came
+    compressed is compressed again; members of archives come back below a folder of the archive's name.
 
     \b
     Example:
       aunn-data export brain.nii.gz --out restored --corpus corpus
+      aunn-data export --as npy
     """
     opened = Corpus.open(corpus, version)
     entries = sorted((opened.entries.named(r) for r in records), key=lambda e: e.header_start)
     chosen = entries if records else list(opened.entries)
     with bar(len(chosen), "record", quiet or as_json, "export") as progress:
-        done = flow.export(opened, chosen, out, overwrite, lambda entry: progress.update())
+        if as_format:
+            done = flow.export_as(opened, chosen, out, as_format, overwrite, lambda entry: progress.update())
+        else:
+            done = flow.export(opened, chosen, out, overwrite, lambda entry: progress.update())
     for _, error in done.refused:
         click.echo(f"refused  {error}", err=True)
     if as_json:

@@ -51,7 +51,9 @@ class Window(click.ParamType[tuple[float, float]]):
     help="Payload of games: a 64-byte board a ply, or the game's text.",
 )
 @click.option(
-    "--text-column", metavar="NAME", help="Column of JSON Lines and Parquet that is the text [default: text]."
+    "--text-column",
+    metavar="NAME",
+    help="Column of JSON Lines and Parquet that is the text [default: text, content or contents].",
 )
 @click.option("--fill", type=float, metavar="VALUE", help="Elements of scans that equal it are missing.")
 @click.option("--as", "as_type", type=click.Choice(["uint8"]), help="Make scans 8-bit; needs --window.")
