@@ -30,8 +30,9 @@ KINDS = {
     "txt": Kind("text", ".txt", ("text",)),
     "pgn": Kind("pgn", ".pgn", ("chess",)),
 }
-# What is told of the elements of an array that is nothing else; what a picture means beside its samples, in the words that the readers of images share.
+# What is told of the elements of an array that is nothing else.
 ABOUT = ("spacing", "units", "slope", "intercept", "affine")
+# What a picture means beside its samples, in the words that the readers of images share.
 PICTURE = ("palette", "transparency")
 
 
