@@ -15,32 +15,42 @@ from aunn_data.geometry import Geometry, bits_for
 SMALLEST_HALF = 1024
 
 
-class Place(NamedTuple):
-    """Addresses of one record: where its header and its payload start, and where the record ends."""
+class Places(NamedTuple):
+    """(R,) addresses of records: where their headers and payloads start, and where each record ends."""
 
-    header_start: int
-    payload_start: int
-    stop: int
+    header_start: list[int]
+    payload_start: list[int]
+    stop: list[int]
 
 
-def place(records: Sequence[tuple[int, Geometry]], start: int) -> list[Place]:
+def place(records: Sequence[tuple[int, Geometry]], start: int) -> Places:
     """The places of records, given as (header bytes, geometry), one after another from address ``start``."""
-    widest: dict[tuple[object, ...], int] = {}  # what the half of a shape's records must hold
-    for header_bytes, geometry in records:
-        shape = geometry.kind
-        widest[shape] = max(header_bytes, geometry.extent, widest.get(shape, SMALLEST_HALF))
-    halves = {shape: 1 << bits_for(size) for shape, size in widest.items()}
-    places = []
+    halves, places = _halves(records), Places([], [], [])
     for header_bytes, geometry in records:
         if geometry.layout == "packed":
-            payload = start + header_bytes
-            places.append(Place(start, payload, payload + geometry.extent))
+            header, payload = start, start + header_bytes
+            start = payload + geometry.extent
         else:
-            half = halves[geometry.kind]
+            half = halves[id(geometry)]
             header = aligned(start, 2 * half)
-            places.append(Place(header, header + half, header + 2 * half))
-        start = places[-1].stop
+            payload, start = header + half, header + 2 * half
+        places.header_start.append(header)
+        places.payload_start.append(payload)
+        places.stop.append(start)
     return places
+
+
+def _halves(records: Sequence[tuple[int, Geometry]]) -> dict[int, int]:
+    """The half of a record's block by the object of its geometry: records of one kind have the same."""
+    objects = {id(geometry): geometry for _, geometry in records}
+    longest: dict[int, int] = {}
+    for header_bytes, geometry in records:
+        if header_bytes > longest.get(id(geometry), 0):
+            longest[id(geometry)] = header_bytes
+    widest: dict[tuple[object, ...], int] = {}  # what the half of a kind's records must hold
+    for number, geometry in objects.items():
+        widest[geometry.kind] = max(longest[number], geometry.extent, widest.get(geometry.kind, SMALLEST_HALF))
+    return {number: 1 << bits_for(widest[geometry.kind]) for number, geometry in objects.items()}
 
 
 def aligned(address: int, boundary: int) -> int:

@@ -7,9 +7,10 @@ hashlib, zstd and the file system all work beside one another. What is in memory
 import hashlib
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import numpy.typing as npt
 
 from aunn_data import header as headers
 from aunn_data import payload, shards
-from aunn_data.allocation import Place
-from aunn_data.entries import Entry
+from aunn_data.allocation import Places, aligned, place
+from aunn_data.entries import Rows
 from aunn_data.errors import StoreError
-from aunn_data.record import Record
+from aunn_data.geometry import Geometry
+from aunn_data.record import Record, Records
 from aunn_data.store import Store
 
 Progress = Callable[[int], object]
@@ -28,19 +30,53 @@ Sha256 = str | Future[str]
 """Of a source: known, or on its way while the payload is written."""
 
 _WORKERS = max(3, min(4, os.cpu_count() or 1))  # one more than two cores: one waits for the disk
+_AT_ONCE = 512  # small records: what they are made of stays in the cache
 _HASH_ASIDE = 1 << 20  # bytes of a payload from which handing its hash to another thread costs less than doing it here
 
 
-def write(
-    store: Store,
-    shard: int,
-    records: Sequence[Record],
-    places: Sequence[Place],
-    stop: int,
-    sources: Sequence[Sha256],
-    on_bytes: Progress = lambda count: None,
-) -> list[Entry]:
-    """Writes all shards of a batch that ends at ``stop`` and returns its entries; nothing is committed.
+class Incoming:
+    """A batch as columns: its records, their headers' stems, their sources' hashes and, once placed, their places."""
+
+    def __init__(self, records: Sequence[Record], sources: Sequence[Sha256]):
+        self.records, self.sources = (r := Records.of(records)), sources
+        self.stems = list(headers.stems(r.record, r.source, r.modality, r.format, r.geometry, r.metadata))
+        self.places = Places([], [], [])
+        self.nexts: list[int] = []
+
+    def place(self, start: int, shard: int) -> int:
+        """Gives each record its place, from address ``start`` on; returns where the batch stops."""
+        self.places = place(list(zip(map(headers.size, self.stems), self.records.geometry, strict=True)), start)
+        stop = aligned(self.places.stop[-1], shard)
+        self.nexts = [*self.places.header_start[1:], stop]
+        return stop
+
+    def columns(self, digests: Sequence["hashlib._Hash"], missing_bytes: Sequence[int]) -> dict[str, Sequence[Any]]:
+        """The columns of the table ``records``; ``geometry`` as objects."""
+        records, places, geometries = self.records, self.places, self.records.geometry
+        return {
+            "record": records.record,
+            "source": records.source,
+            "modality": records.modality,
+            "format": records.format,
+            "header_start": places.header_start,
+            "header_bytes": list(map(headers.size, self.stems)),
+            "payload_start": places.payload_start,
+            "payload_stop": [start + g.extent for start, g in zip(places.payload_start, geometries, strict=True)],
+            "stop": places.stop,
+            "axes": [geometry.axes for geometry in geometries],
+            "shape": [geometry.shape for geometry in geometries],
+            "dtype": [geometry.dtype for geometry in geometries],
+            "layout": [geometry.layout for geometry in geometries],
+            "geometry": geometries,
+            "payload_bytes": [geometry.payload_bytes for geometry in geometries],
+            "missing_bytes": missing_bytes,
+            "sha256": [digest.hexdigest() for digest in digests],
+            "source_sha256": list(map(resolved, self.sources)),
+        }
+
+
+def write(store: Store, shard: int, incoming: Incoming, on_bytes: Progress = lambda count: None) -> Rows:
+    """Writes all shards of a batch that was placed and returns its entries; nothing is committed.
 
     Whatever goes wrong, the shards are taken away again: nobody else will ever have these addresses.
     """
@@ -49,8 +85,8 @@ def write(
         hasher = stack.enter_context(ThreadPoolExecutor(1))
         bytes_, marks = (_Shards(store, name, shard, dtype, pool) for name, dtype in _ARRAYS)
         try:
-            digests = _write_bytes(bytes_, records, places, stop, sources, hasher, on_bytes)
-            marked = [_write_marks(marks, record, place) for record, place in zip(records, places, strict=True)]
+            digests = _write_bytes(bytes_, incoming, hasher, on_bytes)
+            marked = _write_marks(marks, incoming)
             bytes_.finish()
             marks.finish()
         except BaseException:
@@ -59,7 +95,7 @@ def write(
                 store.delete(bytes_.keys + marks.keys)
             raise
         hasher.shutdown()
-    return [_entry(*row) for row in zip(records, places, sources, digests, marked, strict=True)]
+    return Rows.of(incoming.columns(digests, marked))
 
 
 def remove(store: Store, shard: int, start: int, stop: int) -> None:
@@ -157,31 +193,74 @@ def _put(store: Store, key: str, data: npt.NDArray[Any], written: npt.NDArray[np
 
 
 def _write_bytes(
-    out: _Shards,
-    records: Sequence[Record],
-    places: Sequence[Place],
-    stop: int,
-    sources: Sequence[Sha256],
-    hasher: ThreadPoolExecutor,
-    on_bytes: Progress,
-) -> list[Any]:
+    out: _Shards, incoming: Incoming, hasher: ThreadPoolExecutor, on_bytes: Progress
+) -> list["hashlib._Hash"]:
     """Headers and payloads of all records; returns the payloads' hashes."""
-    digests = []
-    nexts = [place.header_start for place in places[1:]] + [stop]
-    for record, place, source, next in zip(records, places, sources, nexts, strict=True):
-        # A header with shards to itself is written last: the source's hash may come while the payload goes in.
-        late = not (place.header_start % out.shard or place.payload_start % out.shard)
-        if not late:
-            _write_header(out, record, place, source, next)
-        digests.append(_write_payload(out, record, place, hasher, on_bytes))
-        if late:
-            _write_header(out, record, place, source, next)
+    digests: list[hashlib._Hash] = []
+    places = incoming.places
+    for small, run in _runs(places, out.shard):
+        if small:
+            digests += _write_run(out, incoming, run)
+            on_bytes(sum(geometry.payload_bytes for geometry in incoming.records.geometry[run.start : run.stop]))
+            continue
+        for number in run:
+            # A header with shards to itself is written last: the source's hash may come while the payload goes in.
+            late = not (places.header_start[number] % out.shard or places.payload_start[number] % out.shard)
+            if not late:
+                _write_header(out, incoming, number)
+            digests.append(_write_payload(out, incoming, number, hasher, on_bytes))
+            if late:
+                _write_header(out, incoming, number)
     return digests
 
 
-def _write_header(out: _Shards, record: Record, place: Place, source: Sha256, next: int) -> None:
-    data = headers.encode(record.header, payload=place.payload_start, next=next, source_sha256=resolved(source))
-    address, left = place.header_start, np.frombuffer(data, np.uint8)
+def _runs(places: Places, shard: int) -> Iterator[tuple[bool, range]]:
+    """Records in order, in pieces: (True, small ones that lie in one shard) or (False, others).
+
+    A small one is no longer than a chunk, so that no chunk from the first to the last of them is without a byte.
+    """
+    start_R, stop_R = np.array(places.header_start, np.int64), np.array(places.stop, np.int64)
+    small_R = stop_R - start_R <= min(shard, 1 << shards.CHUNK_BITS, _HASH_ASIDE)
+    shard_R = np.where(small_R & (start_R // shard == (stop_R - 1) // shard), start_R // shard, -1)
+    for first, last in pairwise([0, *(np.flatnonzero(np.diff(shard_R)) + 1).tolist(), len(shard_R)]):
+        yield bool(shard_R[first] >= 0), range(first, last)
+
+
+def _write_run(out: _Shards, incoming: Incoming, run: range) -> Iterator["hashlib._Hash"]:
+    """Headers and payloads of small records in one shard; yields the payloads' hashes."""
+    records, places = incoming.records, incoming.places
+    for first in range(run.start, run.stop, _AT_ONCE):
+        cut = slice(first, min(first + _AT_ONCE, run.stop))
+        start = places.header_start[first]
+        block = out.at(start, places.stop[cut.stop - 1] - start)
+        _write_headers(block.data, incoming, cut)
+        geometries, elements, starts = records.geometry[cut], records.elements[cut], places.payload_start[cut]
+        inside: Iterable[Any] | None = payload.encode_many(block, geometries, elements, [at - start for at in starts])
+        if inside is None:
+            inside = (
+                payload.encode_whole(block[at - start : at - start + geometry.extent], geometry, element, missing)
+                for at, geometry, element, missing in zip(
+                    starts, geometries, elements, records.missing[cut], strict=True
+                )
+            )
+        yield from map(hashlib.sha256, inside)
+
+
+def _write_headers(block: memoryview, incoming: Incoming, cut: slice) -> None:
+    """The headers of records into a block that begins with the first of them."""
+    places, stems = incoming.places, incoming.stems
+    zero, columns = places.header_start[cut.start], (places.header_start, places.payload_start, incoming.nexts, stems)
+    rows = zip(incoming.records.geometry[cut], incoming.sources[cut], *(c[cut] for c in columns), strict=True)
+    for geometry, source, start, payload_start, next, stem in rows:
+        data = headers.assemble(stem, payload_start, geometry.extent, next, resolved(source))
+        block[start - zero : start - zero + len(data)] = data
+
+
+def _write_header(out: _Shards, incoming: Incoming, number: int) -> None:
+    start, extent = incoming.places.payload_start[number], incoming.records.geometry[number].extent
+    source = resolved(incoming.sources[number])
+    data = headers.assemble(incoming.stems[number], start, extent, incoming.nexts[number], source)
+    address, left = incoming.places.header_start[number], np.frombuffer(data, np.uint8)
     while len(left):
         room = min(len(left), out.shard - address % out.shard)
         out.at(address, room)[:] = left[:room]
@@ -189,43 +268,52 @@ def _write_header(out: _Shards, record: Record, place: Place, source: Sha256, ne
 
 
 def _write_payload(
-    out: _Shards, record: Record, place: Place, hasher: ThreadPoolExecutor, on_bytes: Progress
+    out: _Shards, incoming: Incoming, number: int, hasher: ThreadPoolExecutor, on_bytes: Progress
 ) -> "hashlib._Hash":
-    geometry, start = record.header.geometry, place.payload_start
+    records, start = incoming.records, incoming.places.payload_start[number]
+    geometry, elements, missing = records.geometry[number], records.elements[number], records.missing[number]
     if geometry.extent + start % out.shard <= out.shard and geometry.payload_bytes < _HASH_ASIDE:
-        block = out.at(start, geometry.extent)
-        payload.encode_into(block, geometry, record.elements, 0, record.missing)
+        digest = hashlib.sha256(payload.encode_whole(out.at(start, geometry.extent), geometry, elements, missing))
         on_bytes(geometry.payload_bytes)
-        return hashlib.sha256(payload.element_bytes(geometry, block, 0))
+        return digest
     digest, kept, same = hashlib.sha256(), None, memoryview(b"")
     for first, last in payload.blocks(geometry, out.shard, start):
         if payload.holds_elements(geometry, first, last):
-            alike = payload.alike(geometry, record, first, last) if last - first == out.shard else None
+            alike = payload.alike(geometry, elements, missing, first, last) if last - first == out.shard else None
             if alike and alike == kept:
                 out.again(start + first)
                 inside = same
             else:
                 block = out.at(start + first, last - first)
-                payload.encode_into(block, geometry, record.elements, first, record.missing)
+                payload.encode_into(block, geometry, elements, first, missing)
                 inside = payload.element_bytes(geometry, block, first)
                 if alike:
                     out.keep()
                     kept, same = alike, memoryview(bytes(inside))  # the block's own memory will be used for others
             out.reader = hasher.submit(digest.update, inside)
-            _forget(record.elements)
+            _forget(elements)
             on_bytes(len(inside))
     return digest
 
 
-def _write_marks(out: _Shards, record: Record, place: Place) -> int:
-    """The marks of a record, all or none of its shards; returns how many bytes are marked."""
-    if record.missing is None or not np.any(record.missing):
+def _write_marks(out: _Shards, incoming: Incoming) -> list[int]:
+    """The marks of all records; returns how many bytes of each are marked."""
+    records, starts = incoming.records, incoming.places.payload_start
+    return [
+        0 if missing is None else _write_mark(out, geometry, missing, start)
+        for geometry, missing, start in zip(records.geometry, records.missing, starts, strict=True)
+    ]
+
+
+def _write_mark(out: _Shards, geometry: Geometry, missing: Any, address: int) -> int:
+    """The marks of a record, all or none of its shards."""
+    marked = 0
+    if not np.any(missing):
         return 0
-    geometry, marked = record.header.geometry, 0
-    for start, stop in payload.blocks(geometry, out.shard, place.payload_start):
+    for start, stop in payload.blocks(geometry, out.shard, address):
         if payload.holds_elements(geometry, start, stop):
-            block = out.at(place.payload_start + start, stop - start)
-            payload.encode_missing_into(block, geometry, record.missing, start)
+            block = out.at(address + start, stop - start)
+            payload.encode_missing_into(block, geometry, missing, start)
             marked += int(np.count_nonzero(block))
     return marked
 
@@ -241,27 +329,3 @@ def _forget(elements: Any) -> None:
         elements = elements.base
     if isinstance(elements, mmap.mmap):
         elements.madvise(mmap.MADV_DONTNEED)
-
-
-def _entry(record: Record, place: Place, source: Sha256, digest: "hashlib._Hash", missing_bytes: int) -> Entry:
-    header, geometry = record.header, record.header.geometry
-    return Entry(
-        header.record,
-        header.source,
-        header.modality,
-        header.format,
-        place.header_start,
-        header.size,
-        place.payload_start,
-        place.payload_start + geometry.extent,
-        place.stop,
-        geometry.axes,
-        geometry.shape,
-        geometry.dtype,
-        geometry.layout,
-        geometry,
-        geometry.payload_bytes,
-        missing_bytes,
-        digest.hexdigest(),
-        resolved(source),
-    )

@@ -23,8 +23,7 @@ from zarr.storage import MemoryStore
 
 from aunn_data import batch, payload, shards, spans
 from aunn_data import header as headers
-from aunn_data.allocation import Place, aligned, place
-from aunn_data.batch import Progress, Sha256, shard_key
+from aunn_data.batch import Incoming, Progress, Sha256, shard_key
 from aunn_data.entries import Entries, Entry
 from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
@@ -243,29 +242,22 @@ class Corpus:
         records: Sequence[Record],
         source_sha256: Sequence[Sha256],
         on_bytes: Progress = lambda count: None,
-    ) -> list[Entry]:
+    ) -> Sequence[Entry]:
         """Commits records as one batch and returns their entries; ``on_bytes(n)`` after n more payload bytes.
 
         Raises InputError if the address space has no room, RequestError if a name is taken, ConflictError if another
         writer has taken one meanwhile.
         """
         self._check_writable()
-        self._check_new([record.header.record for record in records])
-        sizes = [(r.header.size, r.header.geometry) for r in records]
-        places: list[Place] = []
-
-        def fit(start: int) -> int:
-            places[:] = place(sizes, start)
-            return self._fitting(start, aligned(places[-1].stop, self.shard))
-
-        given = self.registry.reserve(fit)
-        entries = batch.write(self.store, self.shard, records, places, given.stop, source_sha256, on_bytes)
+        incoming = Incoming(records, source_sha256)
+        self._check_new(incoming.records.record)
+        given = self.registry.reserve(lambda start: self._fitting(start, incoming.place(start, self.shard)))
+        entries = batch.write(self.store, self.shard, incoming, on_bytes)
         try:
-            self.registry.commit(entries, self.version, given.batch)
+            self.version, self.entries = self.registry.commit(entries, self.version, given.batch)
         except ConflictError:
             batch.remove(self.store, self.shard, given.start, given.stop)
             raise
-        self.refresh()
         return entries
 
     def refresh(self) -> None:
@@ -306,8 +298,10 @@ class Corpus:
         document = json.loads(self.store.get(key)) | changes
         self.store.put(key, json.dumps(document, indent=2).encode())
 
-    def _check_new(self, names: list[str]) -> None:
-        taken = self.entries.taken(names) or [name for name, count in Counter(names).items() if count > 1]
+    def _check_new(self, names: Sequence[str]) -> None:
+        taken = self.entries.taken(names)
+        if len(set(names)) < len(names):
+            taken += [name for name, count in Counter(names).items() if count > 1]
         if taken:
             raise RequestError(
                 taken[0],

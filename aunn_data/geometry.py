@@ -11,10 +11,13 @@ packed   index * stride of the plain row-major raster, no padding
 =======  =============================================================================================================
 """
 
+import json
 import math
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -80,10 +83,19 @@ class Geometry:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults (and always dtype, axes, shape, layout), JSON types only."""
-        fields = asdict(self)
+        values = ((field, getattr(self, field.name)) for field in fields(self))
         kept = {"dtype", "axes", "shape", "layout"}
-        defaults = {name: field.default for name, field in self.__dataclass_fields__.items()}
-        return {name: value for name, value in fields.items() if name in kept or value != defaults[name]}
+        return {field.name: value for field, value in values if field.name in kept or value != field.default}
+
+    @cached_property
+    def line(self) -> str:
+        """Its canonical JSON, as headers have it."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @cached_property
+    def text(self) -> str:
+        """Its JSON as the registry has it."""
+        return json.dumps(self.to_json(), sort_keys=True)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Geometry":
@@ -137,6 +149,11 @@ class Geometry:
     def whole(self) -> Region:
         """The region of all elements."""
         return tuple((0, size) for size in self.shape)
+
+    @cached_property
+    def all(self) -> tuple[slice, ...]:
+        """The region of all elements as an index for numpy."""
+        return slices(self.whole)
 
     # ---- element <-> offset ------------------------------------------------------------------------------------
 
@@ -257,6 +274,30 @@ def fitted(geometry: Geometry, elements: Any, missing: Any = None) -> Geometry:
     """
     offset, place_values, missing_value = fit(np.dtype(geometry.dtype), elements, missing)
     return replace(geometry, offset=offset, place_values=place_values, missing_value=missing_value)
+
+
+def interned(geometries: Iterable[Geometry]) -> list[Geometry]:
+    """The same, those of the same JSON as one object: what is worked out for one is kept for all."""
+    of_fields: dict[Any, Geometry] = {}
+    of_object: dict[int, Geometry] = {}
+    found = []
+    for geometry in geometries:
+        one = of_object.get(id(geometry))
+        if one is None:
+            one = of_object[id(geometry)] = of_fields.setdefault(_fields(geometry), geometry)
+        found.append(one)
+    return found
+
+
+_bits_and_names = attrgetter("dtype", "axes", "shape", "layout", "offset", "place_values", "missing_value", "units")
+_numbers = attrgetter("spacing", "slope", "intercept", "affine")
+_PLAIN = (None, 1.0, 0.0, None)
+
+
+def _fields(geometry: Geometry) -> Any:
+    """What tells one from another; 1 and 1.0, 0.0 and -0.0 are equal and not the same JSON."""
+    numbers = _numbers(geometry)
+    return _bits_and_names(geometry), None if numbers == _PLAIN else repr(numbers)
 
 
 def bits_for(size: int) -> int:

@@ -13,18 +13,22 @@ the range that the geometry's mixed radix needs.
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 from aunn_data.errors import CorpusError
 from aunn_data.geometry import Geometry
 
-_PREAMBLE = "AUNN1 header={:010d} payload={:019d} extent={:019d} next={:019d}\n"
+_PREAMBLE = b"AUNN1 header=%010d payload=%019d extent=%019d next=%019d\n"
 _PATTERN = re.compile(rb"AUNN1 header=(\d{10}) payload=(\d{19}) extent=(\d{19}) next=(\d{19})\n")
 MAGIC = b"AUNN1 header="
-PREAMBLE_BYTES = len(_PREAMBLE.format(0, 0, 0, 0))
+PREAMBLE_BYTES = len(_PREAMBLE % (0, 0, 0, 0))
 NO_SHA256 = "0" * 64
+_END = b'"}\n'
+_AROUND = PREAMBLE_BYTES + len(NO_SHA256) + len(_END)
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,17 @@ class Header:
 
     def line(self, source_sha256: str = NO_SHA256) -> bytes:
         """The canonical JSON line, newline included; as long for one hash as for another."""
-        return self._stem + source_sha256.encode() + b'"}\n'
+        return self._stem + source_sha256.encode() + _END
 
     @property
     def size(self) -> int:
         """Bytes of the whole header."""
-        return PREAMBLE_BYTES + len(self._stem) + len(NO_SHA256) + len(b'"}\n')
+        return size(self._stem)
 
-    @cached_property
+    @property
     def _stem(self) -> bytes:
-        parts = (
-            f'{{"format":{_json(self.format)},"geometry":{geometry_line(self.geometry)}',
-            f'"metadata":{_json(self.metadata) if self.metadata else "{}"},"modality":{_json(self.modality)}',
-            f'"record":{_json(self.record)},"source":{_json(self.source)},"source_sha256":"',
-        )
-        return ",".join(parts).encode()
+        columns = [self.record], [self.source], [self.modality], [self.format], [self.geometry], [self.metadata]
+        return next(stems(*columns))
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,36 @@ class Preamble:
 
 def encode(header: Header, *, payload: int, next: int, source_sha256: str = NO_SHA256) -> bytes:
     """The header's bytes for a payload at address ``payload``."""
+    return assemble(header._stem, payload, header.geometry.extent, next, source_sha256)
+
+
+def stems(
+    record: Sequence[str],
+    source: Sequence[str],
+    modality: Sequence[str],
+    format: Sequence[str],
+    geometry: Sequence[Geometry],
+    metadata: Sequence[dict[str, Any]],
+) -> Iterator[bytes]:
+    """Of headers as columns: each one's canonical JSON up to the source's hash."""
+    for name, file, mode, form, shape, more in zip(record, source, modality, format, geometry, metadata, strict=True):
+        yield (
+            f'{{"format":{_text(form)},"geometry":{shape.line},"metadata":{_json(more) if more else "{}"}'
+            f',"modality":{_text(mode)},"record":{encode_basestring(name)},"source":{_text(file)},"source_sha256":"'
+        ).encode()
+
+
+def size(stem: bytes) -> int:
+    """Bytes of the whole header that begins so."""
+    return len(stem) + _AROUND
+
+
+def assemble(stem: bytes, payload: int, extent: int, next: int, source_sha256: str) -> bytes:
+    """The bytes of a header: its stem, where its payload lies and how long that is, where the next header stands."""
     if len(source_sha256) != len(NO_SHA256):  # the record was placed for a header of exactly this length
         raise ValueError(f"expected a SHA-256 in hexadecimal, found {source_sha256!r}")
-    line = header.line(source_sha256)
-    return _PREAMBLE.format(PREAMBLE_BYTES + len(line), payload, header.geometry.extent, next).encode() + line
+    preamble = _PREAMBLE % (len(stem) + _AROUND, payload, extent, next)
+    return b"".join((preamble, stem, source_sha256.encode(), _END))
 
 
 def decode_preamble(data: bytes, where: str) -> Preamble:
@@ -108,15 +134,15 @@ def decode(data: bytes, where: str) -> Header:
         ) from error
 
 
-@lru_cache(maxsize=4096)
-def geometry_line(geometry: Geometry) -> str:
-    """A geometry's canonical JSON; records of one shape share it."""
-    return canonical(geometry.to_json())
-
-
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no blanks, Unicode as it is; no NaN."""
     return _json(value)
+
+
+@lru_cache(maxsize=1024)
+def _text(value: str) -> str:
+    """A string as JSON; sources, modalities and formats are those of many records."""
+    return encode_basestring(value)
 
 
 # json.dumps would make this encoder anew for every header.

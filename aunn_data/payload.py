@@ -4,7 +4,7 @@ Legend: P digit planes. A *block* is a range of offsets of a payload: aligned an
 payload) for padded and morton layouts, any range for packed ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from aunn_data import digits
 from aunn_data.geometry import Geometry, Region, slices
-from aunn_data.record import Record
+from aunn_data.spans import Spans, joined
 
 SLAB_BYTES = 1 << 26  # a region is decoded in pieces whose covering span is at most about this long
 
@@ -38,9 +38,8 @@ def encode(geometry: Geometry, elements: Any, start: int, stop: int, missing: An
 def encode_into(block: Bytes, geometry: Geometry, elements: Any, start: int, missing: Any = None) -> bool:
     """Writes the bytes of a block, which holds zeros, into it; False if no element lies in it."""
     if geometry.is_bytes and len(block) == geometry.extent and geometry.layout != "morton":  # the same, much faster
-        whole = slices(geometry.whole)
-        stored = np.asarray(elements[whole], geometry.numpy_dtype)
-        block.reshape(geometry.pitches)[whole] = stored.view(np.uint8)  # a bool may be any byte but 0
+        stored = np.asarray(elements[geometry.all], geometry.numpy_dtype)
+        block.reshape(geometry.pitches)[geometry.all] = stored.view(np.uint8)  # a bool may be any byte but 0
         return True
 
     def planes_of(region: Region) -> Bytes:
@@ -55,6 +54,40 @@ def encode_into(block: Bytes, geometry: Geometry, elements: Any, start: int, mis
         return digits.digits_of(stored, geometry.offset, geometry.place_values, masked)
 
     return _fill(geometry, block, start, planes_of)
+
+
+def encode_whole(block: Bytes, geometry: Geometry, elements: Any, missing: Any = None) -> Any:
+    """Writes all bytes of a payload into its block; returns those that hold elements, as ``element_bytes``."""
+    if not geometry.is_bytes or geometry.layout == "morton":
+        encode_into(block, geometry, elements, 0, missing)
+        return element_bytes(geometry, block, 0)
+    stored = np.ascontiguousarray(elements[geometry.all], geometry.numpy_dtype).view(np.uint8)
+    if geometry.layout == "packed":
+        block[:] = stored.reshape(-1)
+    else:
+        block.reshape(geometry.pitches)[geometry.all] = stored
+    return stored
+
+
+def encode_many(
+    block: Bytes, geometries: Sequence[Geometry], elements: Sequence[Any], starts: Sequence[int]
+) -> Bytes | None:
+    """``encode_whole`` for N payloads that begin at ``starts`` of a block, in one go: (N, bytes) of elements.
+
+    Only for arrays of bytes of one padded geometry that lie evenly in the block; else None, and nothing is written.
+    """
+    geometry, count, period = geometries[0], len(starts), 2 * starts[0]
+    if not geometry.is_bytes or geometry.layout != "padded" or len(block) != period * count:
+        return None
+    if any(g is not geometry for g in geometries) or starts[-1] != len(block) - starts[0]:
+        return None
+    shape, dtype = geometry.shape, geometry.numpy_dtype
+    if any(type(e) is not np.ndarray or e.shape != shape or e.dtype != dtype for e in elements):
+        return None
+    stored = np.concatenate(elements).view(np.uint8).reshape(count, *geometry.shape)
+    places = block.reshape(count, period)[:, starts[0] : starts[0] + geometry.extent]
+    places.reshape(count, *geometry.pitches)[(slice(None), *geometry.all)] = stored
+    return stored.reshape(count, -1)
 
 
 def encode_missing_into(block: Mask, geometry: Geometry, missing: Any, start: int) -> bool:
@@ -75,13 +108,29 @@ def holds_elements(geometry: Geometry, start: int, stop: int) -> bool:
     return bool(planes) and all(low < high for low, high in region)
 
 
-def alike(geometry: Geometry, record: Record, start: int, stop: int) -> tuple[object, ...] | None:
+def alike(geometry: Geometry, elements: Any, missing: Any, start: int, stop: int) -> tuple[object, ...] | None:
     """What a block has in common with all of the same bytes, known without reading; None where it is not known."""
-    constant = getattr(record.elements, "constant", None)
-    if constant is None or record.missing is not None or geometry.layout == "packed":
+    constant = getattr(elements, "constant", None)
+    if constant is None or missing is not None or geometry.layout == "packed":
         return None
     planes, region = _box(geometry, start, stop)
     return (planes, [high - low for low, high in region]) if constant(region) else None
+
+
+def held(geometry: Geometry, start: int, stop: int, piece: int) -> Spans:
+    """(S, 2) offsets in a block, multiples of the power of two ``piece``, outside of which no element lies."""
+    if geometry.layout == "packed":
+        return np.array([[start, stop]], np.int64)
+    first_N = np.arange(start, stop, piece, dtype=np.int64)
+    plane_N, inner_N = np.divmod(first_N, geometry.plane_extent)
+    inside_N = plane_N < geometry.planes
+    for size, bits in zip(geometry.shape, geometry.axis_bits, strict=True):
+        index_N = np.zeros_like(inner_N)  # the smallest in the piece, as the bits within it are 0
+        for low, bit in enumerate(bits):
+            index_N |= (inner_N >> bit & 1) << low
+        inside_N &= index_N < size
+    first_N = first_N[inside_N]
+    return joined(np.stack([first_N, np.minimum(first_N + piece, stop)], axis=1))
 
 
 def element_bytes(geometry: Geometry, block: Bytes, start: int) -> memoryview:
@@ -89,7 +138,7 @@ def element_bytes(geometry: Geometry, block: Bytes, start: int) -> memoryview:
     if geometry.layout == "packed":
         return block.data
     if geometry.is_bytes and len(block) == geometry.extent and geometry.layout == "padded":
-        return np.ascontiguousarray(block.reshape(geometry.pitches)[slices(geometry.whole)]).reshape(-1).data
+        return np.ascontiguousarray(block.reshape(geometry.pitches)[geometry.all]).reshape(-1).data
     planes, region = _box(geometry, start, start + len(block))
     if any(low >= high for low, high in region):
         return memoryview(b"")

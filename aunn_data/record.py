@@ -1,8 +1,10 @@
-"""A record on its way in: header + payload, the payload not yet bytes."""
+"""Records on their way in: header + payload, the payload not yet bytes; one by one, or many as columns."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
+from aunn_data.geometry import Geometry, interned
 from aunn_data.header import Header
 
 
@@ -19,3 +21,70 @@ class Record:
     header: Header
     elements: Any
     missing: Any = None
+
+
+class Records(Sequence[Record]):
+    """Many records as columns: of very many small ones an object each would cost more than their bytes.
+
+    A column is a sequence; of ``source``, ``modality``, ``format``, ``geometry`` and ``metadata`` what all share may
+    be given once. ``elements`` may be one array of them all, (R, *shape).
+    """
+
+    def __init__(
+        self,
+        record: Sequence[str],
+        source: str | Sequence[str],
+        modality: str | Sequence[str],
+        format: str | Sequence[str],
+        geometry: Geometry | Iterable[Geometry],
+        elements: Sequence[Any],
+        missing: Sequence[Any] | None = None,
+        metadata: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+    ):
+        count = len(record)
+        self.record, self.elements = record, elements
+        self.source = [source] * count if isinstance(source, str) else source
+        self.modality = [modality] * count if isinstance(modality, str) else modality
+        self.format = [format] * count if isinstance(format, str) else format
+        self.geometry = [geometry] * count if isinstance(geometry, Geometry) else interned(geometry)
+        self.missing = [None] * count if missing is None else missing
+        self.metadata = [metadata or {}] * count if metadata is None or isinstance(metadata, dict) else metadata
+        columns = (self.source, self.modality, self.format, self.geometry, elements, self.missing, self.metadata)
+        if any(len(column) != count for column in columns):
+            raise ValueError(f"expected columns of {count} rows, found {[len(column) for column in columns]}")
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Records":
+        """The columns of records."""
+        if isinstance(records, Records):
+            return records
+        headers = [record.header for record in records]
+        return cls(
+            [header.record for header in headers],
+            [header.source for header in headers],
+            [header.modality for header in headers],
+            [header.format for header in headers],
+            [header.geometry for header in headers],
+            [record.elements for record in records],
+            [record.missing for record in records],
+            [header.metadata for header in headers],
+        )
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> "Records": ...
+    def __getitem__(self, number: int | slice) -> "Record | Records":
+        if isinstance(number, slice):
+            columns = self.record, self.source, self.modality, self.format, self.geometry
+            more = self.elements, self.missing, self.metadata
+            return Records(*(column[number] for column in columns), *(column[number] for column in more))  # type: ignore
+        names = self.record[number], self.source[number], self.modality[number], self.format[number]
+        header = Header(*names, self.geometry[number], self.metadata[number])
+        return Record(header, self.elements[number], self.missing[number])
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[number] for number in range(len(self)))

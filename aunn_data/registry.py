@@ -13,11 +13,11 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,7 @@ from aunn_data.store import Store
 
 # Who writes to the tables with other tools keeps their versions too.
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
+_DICTIONARIES = [*REPEATED, "axes.list.element", "shape.list.element"]  # what others hold is different in every row
 _ATTEMPTS = 100
 _LONGEST_WAIT = 0.25  # seconds between two attempts of one commit
 
@@ -56,6 +57,14 @@ class Reservation:
     created: datetime
 
 
+class _Seen(NamedTuple):
+    """The version of a table that was newest when this object looked or committed: its Parquet files and its rows."""
+
+    version: int
+    files: frozenset[str]
+    rows: pa.Table
+
+
 class Registry:
     """The three tables below a key of a store.
 
@@ -66,7 +75,8 @@ class Registry:
         self.store, self.key, self.checked = store, key, checked
         self._tables: dict[str, DeltaTable] = {}
         self._parts: dict[str, pa.Table] = {}
-        self._newest: tuple[set[str], Entries] = (set(), Entries.none())
+        self._seen: dict[str, _Seen] = {}
+        self._newest: tuple[frozenset[str], Entries] = (frozenset(), Entries.none())
 
     @classmethod
     def create(cls, store: Store, key: str = "registry") -> "Registry":
@@ -92,18 +102,22 @@ class Registry:
 
     def entries(self, version: int | None = None) -> tuple[int, Entries]:
         """(version, records) of a version, the newest by default."""
-        table = self._open("records", version)
-        files = set(self._files("records", table))
+        if version is not None:
+            table = self._open("records", version)
+            return table.version(), Entries(self._rows("records", table))
+        self._look("records")
+        return self._entries()
+
+    def _entries(self) -> tuple[int, Entries]:
+        """(version, records) as this object saw them last."""
+        version, files, rows = self._seen["records"]
         known, entries = self._newest
-        if version is None and known and known <= files:
-            if new := files - known:
-                entries = entries.plus(self._table("records", sorted(new)))
-        else:
-            entries = Entries(self._table("records", sorted(files)))
-        self._check_rows("records", table, len(entries))
-        if version is None:
-            self._newest = files, entries
-        return table.version(), entries
+        if not known or not known <= files:
+            entries = Entries(rows)
+        elif new := files - known:
+            entries = entries.plus(self._table("records", new))
+        self._newest = files, entries
+        return version, entries
 
     def arrow(self, name: str, version: int | None = None) -> pa.Table:
         """One of the tables ``records``, ``reservations``, ``holdouts`` as plain Arrow columns."""
@@ -128,7 +142,11 @@ class Registry:
 
     def revoked(self, batch: str) -> bool:
         """Has ``gc`` taken a batch's addresses back, so that it can never be committed?"""
-        return self._open("records").transaction_version(_revocation(batch)) is not None
+        self._open("records")
+        return self._revoked(batch)
+
+    def _revoked(self, batch: str) -> bool:
+        return self._tables["records"].transaction_version(_revocation(batch)) is not None
 
     def unlisted(self, name: str) -> dict[str, pa.Table]:
         """The rows of the Parquet files that no version lists, by key: those of writers that died, or at work."""
@@ -151,22 +169,24 @@ class Registry:
 
     # ---- write -------------------------------------------------------------------------------------------------
 
-    def commit(self, entries: Sequence[Entry], seen: int, batch: str) -> int:
-        """Appends rows and returns the new version.
+    def commit(self, entries: Sequence[Entry], seen: int, batch: str) -> tuple[int, Entries]:
+        """Appends rows; returns the new version and all its records.
 
         ConflictError if a record of that name came after version ``seen``, or if ``gc`` took the batch for abandoned.
         """
 
-        def rows(table: DeltaTable, there: pa.Table) -> pa.Table:
-            if table.transaction_version(_revocation(batch)) is not None:
+        new = rows_of(entries)
+
+        def rows(version: int, there: pa.Table) -> pa.Table:
+            if self._revoked(batch):
                 raise ConflictError(
                     self._where("records"),
                     expected="the addresses that this batch was given",
                     found="that `aunn-data gc` took it for abandoned",
                     remedy="run the same command again; give gc a greater --older-than",
                 )
-            if table.version() != seen:
-                names = pa.array([entry.record for entry in entries])
+            if version != seen:
+                names = new["record"]
                 if taken := pc.filter(names, pc.is_in(names, there["record"].combine_chunks())).to_pylist():
                     raise ConflictError(
                         taken[0],
@@ -174,15 +194,16 @@ class Registry:
                         found="it committed by another writer meanwhile",
                         remedy="run the same command again",
                     )
-            return rows_of(entries)
+            return new
 
-        return self._append("records", rows)
+        self._append("records", rows)
+        return self._entries()
 
     def reserve(self, place: Callable[[int], int]) -> Reservation:
         """Hands out addresses nobody had before: ``place(start)`` says where the batch ends."""
         handed = Reservation("", 0, 0, datetime.now(UTC))
 
-        def rows(_: DeltaTable, there: pa.Table) -> pa.Table:
+        def rows(_: int, there: pa.Table) -> pa.Table:
             nonlocal handed
             start = pc.max(there["stop"]).as_py() or 0
             handed = Reservation(uuid.uuid4().hex, start, place(start), datetime.now(UTC))
@@ -195,7 +216,7 @@ class Registry:
         """Appends (holdout, its region as text) pairs that are not there yet; returns how many were new."""
         new = 0
 
-        def rows(_: DeltaTable, there: pa.Table) -> pa.Table:
+        def rows(_: int, there: pa.Table) -> pa.Table:
             nonlocal new
             known = {(r["holdout"], r["record"], r["region"]) for r in there.to_pylist()}
             rows = [
@@ -223,38 +244,48 @@ class Registry:
         """
         chosen: list[str] = []
 
-        def attempt(table: DeltaTable, there: pa.Table) -> tuple[pa.Table | None, list[str]]:
+        def attempt(_: int, there: pa.Table) -> tuple[pa.Table | None, list[str]]:
             nonlocal chosen
-            chosen = [b for b in choose(there) if table.transaction_version(_revocation(b)) is None]
+            chosen = [batch for batch in choose(there) if not self._revoked(batch)]
             return None, chosen
 
+        self._seen.pop("records", None)
         self._commit("records", attempt)
         return chosen
 
-    def _append(self, name: str, rows_for: Callable[[DeltaTable, pa.Table], pa.Table]) -> int:
-        return self._commit(name, lambda table, there: (rows_for(table, there), []))
+    def _append(self, name: str, rows_for: Callable[[int, pa.Table], pa.Table]) -> None:
+        self._commit(name, lambda version, there: (rows_for(version, there), []))
 
-    def _commit(self, name: str, decide: Callable[[DeltaTable, pa.Table], tuple[pa.Table | None, list[str]]]) -> int:
-        """Commits what was decided on exactly the version that it follows; returns the table's version."""
+    def _commit(self, name: str, decide: Callable[[int, pa.Table], tuple[pa.Table | None, list[str]]]) -> None:
+        """Commits what ``decide(version, rows)`` says on exactly the version that it was decided on.
+
+        The first attempt takes the last version that this object saw for the newest: if it is not, the commit fails.
+        """
         for attempt in range(_ATTEMPTS):
-            table = self._open(name)
-            there = self._rows(name, table)
-            rows, revoked = decide(table, there)
+            if attempt or name not in self._seen:
+                self._look(name)
+            version, files, there = self._seen[name]
+            rows, revoked = decide(version, there)
             if not revoked and (rows is None or not rows.num_rows):
                 self.settle()  # somebody has done it, and may have been killed before it was durable
-                return table.version()
+                return
             actions: list[dict[str, Any]] = [
                 {"txn": {"appId": _revocation(batch), "version": 1, "lastUpdated": _now()}} for batch in revoked
             ]
-            file, total = "", there.num_rows
+            key, total = "", there.num_rows
             if rows is not None:
-                file, add = self._put(name, rows)
+                key, add = self._put(name, rows)
                 actions.append(add)
                 total += rows.num_rows
             commit = _commit_of("WRITE", actions, total)
-            if self.store.put(_log(f"{self.key}/{name}", table.version() + 1), commit, new=True):
-                return table.version() + 1
-            self.store.delete([file] if file else [])
+            if self.store.put(_log(f"{self.key}/{name}", version + 1), commit, new=True):
+                if revoked:
+                    del self._seen[name]
+                else:
+                    files |= {key.rsplit("/", 1)[-1]}
+                    self._seen[name] = _Seen(version + 1, files, self._table(name, files))
+                return
+            self.store.delete([key] if key else [])
             time.sleep(random.random() * min(_LONGEST_WAIT, 0.01 * 2**attempt))
         raise ConflictError(
             self._where(name),
@@ -267,7 +298,7 @@ class Registry:
         """Writes rows as a Parquet file that no version lists yet; returns its key and the action that lists it."""
         sink = pa.BufferOutputStream()
         rows = rows.replace_schema_metadata({"attempt": uuid.uuid4().hex})  # no two attempts share a file
-        pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=_DICTIONARIES)
         data = sink.getvalue().to_pybytes()
         file = f"{hashlib.sha256(data).hexdigest()}.parquet"
         key = f"{self.key}/{name}/{file}"
@@ -312,6 +343,12 @@ class Registry:
                 ) from error
             raise self._damaged(name, "a readable Delta table", f"{type(error).__name__}: {error}") from error
 
+    def _look(self, name: str) -> None:
+        """Sees the newest version."""
+        table = self._open(name)
+        files = frozenset(self._files(name, table))
+        self._seen[name] = _Seen(table.version(), files, self._rows(name, table))
+
     def _rows(self, name: str, table: DeltaTable) -> pa.Table:
         rows = self._table(name, self._files(name, table))
         self._check_rows(name, table, rows.num_rows)
@@ -324,8 +361,8 @@ class Registry:
         except (DeltaError, OSError, ValueError) as error:
             raise self._damaged(name, "a readable Delta log", f"{type(error).__name__}: {error}") from error
 
-    def _table(self, name: str, files: Sequence[str]) -> pa.Table:
-        parts = [part for file in files if (part := self._part(name, file)).num_rows]
+    def _table(self, name: str, files: Iterable[str]) -> pa.Table:
+        parts = [part for file in sorted(files) if (part := self._part(name, file)).num_rows]
         if name == "records":  # batches seldom interleave: what is in order already need not be sorted
             parts.sort(key=lambda part: part["header_start"][0].as_py())
         return pa.concat_tables(parts) if parts else SCHEMAS[name].empty_table()

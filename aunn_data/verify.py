@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from aunn_data import header as headers
-from aunn_data import payload
+from aunn_data import payload, spans
 from aunn_data.chain import chain
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
@@ -20,6 +21,8 @@ from aunn_data.errors import CorpusError
 from aunn_data.header import Header
 from aunn_data.reading import Ascending
 from aunn_data.registry import Registry
+
+_PART = 1 << 20  # bytes that take as long to decode as a read takes to begin
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def faults_of(bytes_: Ascending, entry: Entry, deep: bool) -> Iterator[Fault]:
     for start, stop in payload.blocks(entry.geometry, corpus.shard, entry.payload_start):
         first, last = entry.payload_start + start, entry.payload_start + stop
         try:
-            block = bytes_.read(first, last)
+            block = bytes_.read(first, last) if deep else _elements(bytes_, entry, start, stop)
             inside = payload.element_bytes(entry.geometry, block, start)
             if entry.missing_bytes:
                 marked += int(np.count_nonzero(corpus.read_missing(first, last)))
@@ -96,6 +99,18 @@ def faults_of(bytes_: Ascending, entry: Entry, deep: bool) -> Iterator[Fault]:
     ):
         if wrong:
             yield Fault(entry.record, entry.payload_start, entry.payload_stop, said)
+
+
+def _elements(bytes_: Ascending, entry: Entry, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """A block of the payload; of a whole shard most of which is padding only the parts with elements are read."""
+    shard, first = bytes_.corpus.shard, entry.payload_start
+    held_S = payload.held(entry.geometry, start, stop, _PART) if stop - start == shard >= 2 * _PART else None
+    if held_S is None or 2 * spans.size(held_S) > shard:
+        return bytes_.read(first + start, first + stop)
+    block = np.zeros(stop - start, np.uint8)
+    for low, high in held_S.tolist():
+        block[low - start : high - start] = bytes_.corpus.read(first + low, first + high)
+    return block
 
 
 def _contradiction(entry: Entry, preamble: headers.Preamble, header: Header) -> str | None:

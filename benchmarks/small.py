@@ -1,7 +1,7 @@
 """Row b: very many very small records go in, durable."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from aunn_data.corpus import Corpus
 from aunn_data.geometry import Geometry
-from aunn_data.header import Header
-from aunn_data.record import Record
+from aunn_data.record import Records
 from benchmarks.data import made, small
 from benchmarks.measure import PEERS, Figures, Row, answer, child, compare, stored, timed
 from pipelines.ingest import BATCH_RECORDS
@@ -44,17 +43,23 @@ def fill(
 ) -> None:
     """Appends small records, arrays of digits or bytes, batch by batch; their names count from ``number``."""
     for first in range(0, len(records), BATCH):
-        batch = [_record(number + first + n, record) for n, record in enumerate(records[first : first + BATCH])]
+        batch = _columns(number + first, records[first : first + BATCH])
         corpus.append(batch, ["0" * 64] * len(batch))
         on_batch(len(batch))
 
 
-def _record(number: int, data: Any) -> Record:
-    if isinstance(data, np.ndarray):
-        return Record(Header(f"digits#{number:08d}", "digits", "image", "pnm", DIGIT), data)
-    elements = np.frombuffer(data, np.uint8)
-    geometry = Geometry("|u1", ("byte",), elements.shape, "packed")
-    return Record(Header(f"lines#{number:08d}", "lines", "text", "text", geometry), elements)
+def _columns(number: int, data: list[Any]) -> Records:
+    numbers = range(number, number + len(data))
+    if isinstance(data[0], np.ndarray):
+        return Records([f"digits#{n:08d}" for n in numbers], "digits", "image", "pnm", DIGIT, data)
+    elements = [np.frombuffer(line, np.uint8) for line in data]
+    geometries = [_bytes(len(line)) for line in data]
+    return Records([f"lines#{n:08d}" for n in numbers], "lines", "text", "text", geometries, elements)
+
+
+@cache
+def _bytes(count: int) -> Geometry:
+    return Geometry("|u1", ("byte",), (count,), "packed")
 
 
 def _ours(source: Path, out: Path) -> Figures:

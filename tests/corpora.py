@@ -35,4 +35,4 @@ def smooth(shape, seed=0, top=900):
 
 def append(corpus, *records):
     """Commits records; their sources' hashes are those of their names."""
-    return corpus.append(records, [hashlib.sha256(r.header.record.encode()).hexdigest() for r in records])
+    return list(corpus.append(records, [hashlib.sha256(r.header.record.encode()).hexdigest() for r in records]))

@@ -10,9 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from aunn_data import batch, verify
+from aunn_data import batch, payload, verify
+from aunn_data import header as headers
 from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError, StoreError
+from aunn_data.geometry import Geometry
+from aunn_data.header import Header
+from aunn_data.record import Record, Records
 from tests.corpora import append, smooth, text, volume
 
 SHA256 = "5" * 64
@@ -214,3 +218,50 @@ def test_what_a_source_does_not_store_is_written_as_if_it_did(tmp_path, layout):
         written.append({p.name: p.read_bytes() for p in (corpus.path / "bytes/c").iterdir()})
     assert written[0] == written[1]
     assert reads[1] < reads[0]
+
+
+LINE = Geometry("|u1", ("byte",), (5,), "packed")
+DIGIT = Geometry("|u1", ("y", "x"), (7, 6))
+
+
+@pytest.mark.parametrize("aside", [1, 1 << 20])
+def test_records_as_columns_make_the_same_corpus_as_one_by_one(tmp_path, monkeypatch, aside):
+    """Digits, lines, marked volumes and strange ones between: the same files and rows, written in runs or singly."""
+    rng = np.random.default_rng(0)
+    digits = [rng.integers(0, 256, (7, 6), np.uint8) for _ in range(1100)]
+    digits[500] = digits[500].T.copy().T  # not contiguous
+    digits[501] = Elements(digits[501], lambda n: None)
+    small = [Record(Header(f"d#{n}", "d", "image", "pnm", DIGIT), digit) for n, digit in enumerate(digits)]
+    lines = [text(f"é#{n}", rng.bytes(n % 7 + 1)) for n in range(900)]
+    volumes = [volume(f"{n}.npy", smooth((3, 5, n + 1)), missing=smooth((3, 5, n + 1)) > 500) for n in range(20)]
+    flags = [volume(f"{n}.bool", smooth((4, 4)) > 300 + n) for n in range(9)]
+    records = small[:600] + lines[:300] + volumes + [big()] + small[600:] + flags + lines[300:]
+    made = []
+    for name, given in (("columns", Records.of(records)), ("records", records)):
+        monkeypatch.setattr(batch, "_HASH_ASIDE", aside if name == "records" else 1 << 20)
+        corpus = Corpus.create(tmp_path / name, address_bits=24)
+        entries = corpus.append(given, [SHA256] * len(records))
+        assert verify.verify(Corpus.open(corpus.path), deep=True) == []
+        files = {p.relative_to(corpus.path): p.read_bytes() for p in corpus.path.glob("*/c/*")}
+        made.append((files, [entry.row() for entry in entries], list(corpus.entries)))
+    assert made[0] == made[1]
+    corpus, entries = Corpus.open(tmp_path / "columns"), made[0][2]
+    starts = [entry.header_start for entry in entries]
+    held = corpus.read(0, entries[-1].stop)
+    for record, entry, after in zip(records, entries, [*starts[1:], None], strict=True):
+        assert record.header.record == entry.record
+        block = payload.encode(entry.geometry, record.elements, 0, entry.geometry.extent, record.missing)
+        assert (held[entry.payload_start : entry.payload_stop] == block).all()
+        header = held[entry.header_start : entry.header_start + entry.header_bytes].tobytes()
+        start, last = entry.payload_start, headers.decode_preamble(header, "").next
+        assert after in (last, None)
+        assert header == headers.encode(record.header, payload=start, next=last, source_sha256=SHA256)
+
+
+def test_columns_are_as_long_as_their_names():
+    """A column of another length is an error, what all share is said once, and a part is a part of every column."""
+    with pytest.raises(ValueError, match="columns of 2 rows"):
+        Records(["a", "b"], "s", "text", "text", LINE, [smooth((5,))])
+    records = Records(["a", "b"], "s", "text", "text", LINE, np.zeros((2, 5), np.uint8), metadata={"n": 1})
+    assert [record.header for record in records] == [Header(n, "s", "text", "text", LINE, {"n": 1}) for n in "ab"]
+    assert [record.header.record for record in records[1:]] == ["b"]

@@ -8,12 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from aunn_data import batch
-from aunn_data.allocation import aligned, place
 from aunn_data.collect import collect
 from aunn_data.corpus import Corpus
 from aunn_data.entries import rows_of
 from aunn_data.errors import ConflictError
-from aunn_data.header import PREAMBLE_BYTES
 from aunn_data.registry import Registry
 from aunn_data.store import Folder
 from aunn_data.verify import verify
@@ -41,16 +39,11 @@ class Writer:
         self.corpus, self.records = Corpus.open(corpus.name), [text(name, b"words"), marked]
 
     def reserve(self):
-        self.sizes = [(PREAMBLE_BYTES + len(r.header.line()), r.header.geometry) for r in self.records]
-        self.given = self.corpus.registry.reserve(
-            lambda start: aligned(place(self.sizes, start)[-1].stop, self.corpus.shard)
-        )
+        self.incoming = batch.Incoming(self.records, ["0" * 64] * 2)
+        self.given = self.corpus.registry.reserve(lambda start: self.incoming.place(start, self.corpus.shard))
 
     def write(self):
-        places = place(self.sizes, self.given.start)
-        shard, stop = self.corpus.shard, self.given.stop
-        store, sources = self.corpus.store, ["0" * 64] * 2
-        self.entries = batch.write(store, shard, self.records, places, stop, sources, lambda count: None)
+        self.entries = batch.write(self.corpus.store, self.corpus.shard, self.incoming)
 
     def put_rows(self):
         """What a commit does first: the rows, which no version lists yet."""
