@@ -215,6 +215,6 @@ def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: 
 
 def _split(name: str) -> tuple[str, str]:
     """Name and suffix, .nii.gz being one suffix."""
-    inner = compressed.inner_name(Path(name)).name
+    inner = compressed.inner_name(Path(name)).as_posix()
     stem = inner.removesuffix(Path(inner).suffix)
     return stem, name.removeprefix(stem)
