@@ -4,15 +4,17 @@ A padded or morton record gets an aligned block of two equal halves, both a powe
 payload and the header: the header begins the lower half, the payload *is* the upper one. So one address bit says which
 half, the bits below it are coordinates, the bits above number the records. Records of one shape in one batch get one
 size of block, hence one period (a 28x28 digit: header 1024, payload 1024, record number = address >> 11). Padding
-costs nothing: chunks that nobody writes do not exist. Packed records follow one another without a gap.
+costs nothing: chunks that nobody writes do not exist. Packed records follow one another without a gap. A record that
+shares the payload of an earlier one gets addresses for its header alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from aunn_data.geometry import Geometry, bits_for
 
 SMALLEST_HALF = 1024
+NONE: Mapping[int, int] = {}
 
 
 class Places(NamedTuple):
@@ -23,11 +25,16 @@ class Places(NamedTuple):
     stop: list[int]
 
 
-def place(records: Sequence[tuple[int, Geometry]], start: int) -> Places:
-    """The places of records, given as (header bytes, geometry), one after another from address ``start``."""
+def place(records: Sequence[tuple[int, Geometry]], start: int, shared: Mapping[int, int] = NONE) -> Places:
+    """The places of records, given as (header bytes, geometry), one after another from address ``start``.
+
+    ``shared`` gives the payload's address of those (by their number here) that have one already.
+    """
     halves, places = _halves(records), Places([], [], [])
-    for header_bytes, geometry in records:
-        if geometry.layout == "packed":
+    for number, (header_bytes, geometry) in enumerate(records):
+        if number in shared:
+            header, payload, start = start, shared[number], start + header_bytes
+        elif geometry.layout == "packed":
             header, payload = start, start + header_bytes
             start = payload + geometry.extent
         else:

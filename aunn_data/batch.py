@@ -40,17 +40,19 @@ class Incoming:
     def __init__(self, records: Sequence[Record], sources: Sequence[Sha256]):
         self.records, self.sources = (r := Records.of(records)), sources
         self.stems = list(headers.stems(r.record, r.source, r.modality, r.format, r.geometry, r.metadata))
+        self.twins = {number: twin for number, twin in enumerate(r.twin) if twin}
         self.places = Places([], [], [])
         self.nexts: list[int] = []
 
     def place(self, start: int, shard: int) -> int:
         """Gives each record its place, from address ``start`` on; returns where the batch stops."""
-        self.places = place(list(zip(map(headers.size, self.stems), self.records.geometry, strict=True)), start)
+        sizes = list(zip(map(headers.size, self.stems), self.records.geometry, strict=True))
+        self.places = place(sizes, start, {number: twin.payload_start for number, twin in self.twins.items()})
         stop = aligned(self.places.stop[-1], shard)
         self.nexts = [*self.places.header_start[1:], stop]
         return stop
 
-    def columns(self, digests: Sequence["hashlib._Hash"], missing_bytes: Sequence[int]) -> dict[str, Sequence[Any]]:
+    def columns(self, digests: Sequence[str], missing_bytes: Sequence[int]) -> dict[str, Sequence[Any]]:
         """The columns of the table ``records``; ``geometry`` as objects."""
         records, places, geometries = self.records, self.places, self.records.geometry
         return {
@@ -70,7 +72,7 @@ class Incoming:
             "geometry": geometries,
             "payload_bytes": [geometry.payload_bytes for geometry in geometries],
             "missing_bytes": missing_bytes,
-            "sha256": [digest.hexdigest() for digest in digests],
+            "sha256": digests,
             "source_sha256": list(map(resolved, self.sources)),
         }
 
@@ -94,7 +96,6 @@ def write(store: Store, shard: int, incoming: Incoming, on_bytes: Progress = lam
             with suppress(StoreError):
                 store.delete(bytes_.keys + marks.keys)
             raise
-        hasher.shutdown()
     return Rows.of(incoming.columns(digests, marked))
 
 
@@ -192,41 +193,50 @@ def _put(store: Store, key: str, data: npt.NDArray[Any], written: npt.NDArray[np
     store.put(key, shards.encode(data.view(np.uint8), written))
 
 
-def _write_bytes(
-    out: _Shards, incoming: Incoming, hasher: ThreadPoolExecutor, on_bytes: Progress
-) -> list["hashlib._Hash"]:
+def _write_bytes(out: _Shards, incoming: Incoming, hasher: ThreadPoolExecutor, on_bytes: Progress) -> list[str]:
     """Headers and payloads of all records; returns the payloads' hashes."""
-    digests: list[hashlib._Hash] = []
+    digests: list[str] = []
+    pending: dict[int, hashlib._Hash] = {}
     places = incoming.places
-    for small, run in _runs(places, out.shard):
+    for small, run in _runs(incoming, out.shard):
         if small:
             digests += _write_run(out, incoming, run)
             on_bytes(sum(geometry.payload_bytes for geometry in incoming.records.geometry[run.start : run.stop]))
             continue
         for number in run:
+            if number in incoming.twins:
+                _write_header(out, incoming, number)
+                digests.append(incoming.twins[number].sha256)
+                continue
             # A header with shards to itself is written last: the source's hash may come while the payload goes in.
             late = not (places.header_start[number] % out.shard or places.payload_start[number] % out.shard)
             if not late:
                 _write_header(out, incoming, number)
-            digests.append(_write_payload(out, incoming, number, hasher, on_bytes))
+            pending[len(digests)] = _write_payload(out, incoming, number, hasher, on_bytes)
+            digests.append("")
             if late:
                 _write_header(out, incoming, number)
+    hasher.shutdown()
+    for number, digest in pending.items():
+        digests[number] = digest.hexdigest()
     return digests
 
 
-def _runs(places: Places, shard: int) -> Iterator[tuple[bool, range]]:
+def _runs(incoming: Incoming, shard: int) -> Iterator[tuple[bool, range]]:
     """Records in order, in pieces: (True, small ones that lie in one shard) or (False, others).
 
     A small one is no longer than a chunk, so that no chunk from the first to the last of them is without a byte.
     """
+    places = incoming.places
     start_R, stop_R = np.array(places.header_start, np.int64), np.array(places.stop, np.int64)
     small_R = stop_R - start_R <= min(shard, 1 << shards.CHUNK_BITS, _HASH_ASIDE)
+    small_R[list(incoming.twins)] = False
     shard_R = np.where(small_R & (start_R // shard == (stop_R - 1) // shard), start_R // shard, -1)
     for first, last in pairwise([0, *(np.flatnonzero(np.diff(shard_R)) + 1).tolist(), len(shard_R)]):
         yield bool(shard_R[first] >= 0), range(first, last)
 
 
-def _write_run(out: _Shards, incoming: Incoming, run: range) -> Iterator["hashlib._Hash"]:
+def _write_run(out: _Shards, incoming: Incoming, run: range) -> Iterator[str]:
     """Headers and payloads of small records in one shard; yields the payloads' hashes."""
     records, places = incoming.records, incoming.places
     for first in range(run.start, run.stop, _AT_ONCE):
@@ -243,7 +253,7 @@ def _write_run(out: _Shards, incoming: Incoming, run: range) -> Iterator["hashli
                     starts, geometries, elements, records.missing[cut], strict=True
                 )
             )
-        yield from map(hashlib.sha256, inside)
+        yield from (hashlib.sha256(data).hexdigest() for data in inside)
 
 
 def _write_headers(block: memoryview, incoming: Incoming, cut: slice) -> None:
@@ -299,10 +309,13 @@ def _write_payload(
 def _write_marks(out: _Shards, incoming: Incoming) -> list[int]:
     """The marks of all records; returns how many bytes of each are marked."""
     records, starts = incoming.records, incoming.places.payload_start
-    return [
+    marked = [
         0 if missing is None else _write_mark(out, geometry, missing, start)
         for geometry, missing, start in zip(records.geometry, records.missing, starts, strict=True)
     ]
+    for number, twin in incoming.twins.items():
+        marked[number] = twin.missing_bytes
+    return marked
 
 
 def _write_mark(out: _Shards, geometry: Geometry, missing: Any, address: int) -> int:

@@ -51,7 +51,9 @@ def _link(bytes_: Ascending, existing: set[int], address: int) -> Link | None:
     if not data.startswith(headers.MAGIC) or not whole(address + headers.PREAMBLE_BYTES):
         return None
     preamble = headers.decode_preamble(data, where)
-    if not address < preamble.payload <= preamble.payload + preamble.extent <= preamble.next <= size:
+    own = address < preamble.payload <= preamble.payload + preamble.extent <= preamble.next
+    shared = preamble.payload + preamble.extent <= address < address + preamble.header <= preamble.next
+    if not (own or shared) or preamble.next > size:
         raise CorpusError(
             where,
             expected="a header, its payload and the next header in this order",

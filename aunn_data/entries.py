@@ -45,6 +45,11 @@ class Entry(NamedTuple):
     sha256: str
     source_sha256: str
 
+    @property
+    def is_shared(self) -> bool:
+        """Is its payload another record's, which holds the same?"""
+        return self.payload_start < self.header_start
+
     def row(self) -> dict[str, Any]:
         """The row as it stands in the table."""
         return {**self._asdict(), "geometry": self.geometry.text}

@@ -76,12 +76,13 @@ def _entry(bytes_: Ascending, link: Link) -> Entry:
     corpus, header, geometry = bytes_.corpus, link.header, link.header.geometry
     digest, missing_bytes = hashlib.sha256(), 0
     marked = set(corpus.shard_numbers("missing"))
+    shared = link.preamble.payload < link.start
+    read = corpus.read if shared else bytes_.read  # a payload that lies behind us
     for start, stop in payload.blocks(geometry, corpus.shard, link.preamble.payload):
         first, last = link.preamble.payload + start, link.preamble.payload + stop
-        digest.update(payload.element_bytes(geometry, bytes_.read(first, last), start))
+        digest.update(payload.element_bytes(geometry, read(first, last), start))
         if first // corpus.shard in marked:
             missing_bytes += int(np.count_nonzero(corpus.read_missing(first, last)))
-    half = link.preamble.payload - link.start
     return Entry(
         record=header.record,
         source=header.source,
@@ -91,7 +92,7 @@ def _entry(bytes_: Ascending, link: Link) -> Entry:
         header_bytes=link.preamble.header,
         payload_start=link.preamble.payload,
         payload_stop=link.stop,
-        stop=link.stop if geometry.layout == "packed" else link.start + 2 * half,
+        stop=_stop(link),
         axes=geometry.axes,
         shape=geometry.shape,
         dtype=geometry.dtype,
@@ -102,6 +103,14 @@ def _entry(bytes_: Ascending, link: Link) -> Entry:
         sha256=digest.hexdigest(),
         source_sha256=header.source_sha256,
     )
+
+
+def _stop(link: Link) -> int:
+    """Where the addresses end that the record was given."""
+    if link.preamble.payload < link.start:
+        return link.start + link.preamble.header
+    packed = link.header.geometry.layout == "packed"
+    return link.stop if packed else link.start + 2 * (link.preamble.payload - link.start)
 
 
 def _replace(corpus: Corpus, entries: list[Entry]) -> tuple[str, int]:

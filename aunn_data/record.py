@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from aunn_data.entries import Entry
 from aunn_data.geometry import Geometry, interned
 from aunn_data.header import Header
 
@@ -15,12 +16,14 @@ class Record:
     ``elements`` is an array-like of the geometry's shape and dtype, sliced when its bytes are written: an ndarray, a
     memmap, anything with numpy's slicing. If it has a method ``constant(region)``, that says without reading whether a
     region holds nothing but the one value of what the source does not store. ``missing`` is an array-like of bool and
-    the same shape, True where the source itself lacks the element, or None where nothing is missing.
+    the same shape, True where the source itself lacks the element, or None where nothing is missing. ``twin`` is a
+    committed record of the same elements: its payload is shared, only a header is written.
     """
 
     header: Header
     elements: Any
     missing: Any = None
+    twin: Entry | None = None
 
 
 class Records(Sequence[Record]):
@@ -40,6 +43,7 @@ class Records(Sequence[Record]):
         elements: Sequence[Any],
         missing: Sequence[Any] | None = None,
         metadata: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+        twin: Sequence[Entry | None] | None = None,
     ):
         count = len(record)
         self.record, self.elements = record, elements
@@ -49,6 +53,7 @@ class Records(Sequence[Record]):
         self.geometry = [geometry] * count if isinstance(geometry, Geometry) else interned(geometry)
         self.missing = [None] * count if missing is None else missing
         self.metadata = [metadata or {}] * count if metadata is None or isinstance(metadata, dict) else metadata
+        self.twin = [None] * count if twin is None else twin
         columns = (self.source, self.modality, self.format, self.geometry, elements, self.missing, self.metadata)
         if any(len(column) != count for column in columns):
             raise ValueError(f"expected columns of {count} rows, found {[len(column) for column in columns]}")
@@ -68,6 +73,7 @@ class Records(Sequence[Record]):
             [record.elements for record in records],
             [record.missing for record in records],
             [header.metadata for header in headers],
+            [record.twin for record in records],
         )
 
     def __len__(self) -> int:
@@ -80,11 +86,11 @@ class Records(Sequence[Record]):
     def __getitem__(self, number: int | slice) -> "Record | Records":
         if isinstance(number, slice):
             columns = self.record, self.source, self.modality, self.format, self.geometry
-            more = self.elements, self.missing, self.metadata
+            more = self.elements, self.missing, self.metadata, self.twin
             return Records(*(column[number] for column in columns), *(column[number] for column in more))  # type: ignore
         names = self.record[number], self.source[number], self.modality[number], self.format[number]
         header = Header(*names, self.geometry[number], self.metadata[number])
-        return Record(header, self.elements[number], self.missing[number])
+        return Record(header, self.elements[number], self.missing[number], self.twin[number])
 
     def __iter__(self) -> Iterator[Record]:
         return (self[number] for number in range(len(self)))

@@ -46,9 +46,13 @@ _LAID = 1 << 16  # spans laid down at once
 def trainable(corpus: Corpus) -> Spans:
     """(S, 2) addresses to train on: headers and elements, without held-out regions and missing elements."""
     rows = _Rows(corpus)
-    marked = np.flatnonzero(rows["missing_bytes"])
+    shared_R = rows["payload_start"] < rows["header_start"]
+    marked = np.flatnonzero((rows["missing_bytes"] > 0) & ~shared_R)
     missing = spans.union(*_missing(corpus, rows.spans(marked))) if len(marked) else spans.NONE
-    return _without(rows.spans(np.arange(len(rows.kinds)), headers=True), spans.union(missing, held_out(corpus)))
+    found = rows.spans(np.flatnonzero(~shared_R), headers=True)
+    if shared_R.any():
+        found = spans.union(found, rows.headers(np.flatnonzero(shared_R)))
+    return _without(found, spans.union(missing, held_out(corpus)))
 
 
 def held_out(corpus: Corpus, name: str | None = None) -> Spans:
@@ -85,6 +89,11 @@ class _Rows:
     def __getitem__(self, column: str) -> Ints:
         return np.asarray(self.table[column], np.int64)
 
+    def headers(self, rows_R: Ints) -> Spans:
+        """(R, 2) addresses of the headers of records."""
+        start = self["header_start"][rows_R]
+        return np.stack([start, start + self["header_bytes"][rows_R]], axis=1)
+
     def spans(self, rows_R: Ints, headers: bool = False) -> Spans:
         """(S, 2) addresses of the elements of records (ascending), with their headers if asked for.
 
@@ -102,8 +111,7 @@ class _Rows:
         first_R = np.cumsum(number_R + headers) - number_R
         out = np.empty((int((number_R + headers).sum()), 2), np.int64)
         if headers:
-            out[first_R - 1, 0] = self["header_start"][rows_R]
-            out[first_R - 1, 1] = out[first_R - 1, 0] + self["header_bytes"][rows_R]
+            out[first_R - 1] = self.headers(rows_R)
         rows = rows_R[packed_R]
         out[first_R[packed_R]] = np.stack([start[rows], self["payload_stop"][rows]], axis=1)
         for k, relative_S in zip(alike, relative, strict=True):

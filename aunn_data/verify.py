@@ -78,6 +78,9 @@ def faults_of(bytes_: Ascending, entry: Entry, deep: bool) -> Iterator[Fault]:
             yield Fault(entry.record, entry.header_start, header_stop, said)
     except CorpusError as error:
         yield Fault(entry.record, entry.header_start, header_stop, str(error))
+    if entry.is_shared:
+        yield from _twin_faults(corpus, entry)
+        return
     digest, marked, padding = hashlib.sha256(), 0, 0
     for start, stop in payload.blocks(entry.geometry, corpus.shard, entry.payload_start):
         first, last = entry.payload_start + start, entry.payload_start + stop
@@ -99,6 +102,15 @@ def faults_of(bytes_: Ascending, entry: Entry, deep: bool) -> Iterator[Fault]:
     ):
         if wrong:
             yield Fault(entry.record, entry.payload_start, entry.payload_stop, said)
+
+
+def _twin_faults(corpus: Corpus, entry: Entry) -> Iterator[Fault]:
+    """A shared payload is read with the record that it was written for; here, that this record is one that holds it."""
+    owner = corpus.entries.at(entry.payload_start)
+    names = ("payload_start", "payload_stop", "geometry", "sha256", "missing_bytes")
+    if owner is None or any(getattr(owner, name) != getattr(entry, name) for name in names):
+        said = "the payload that it shares is none of its kind"
+        yield Fault(entry.record, entry.payload_start, entry.payload_stop, said)
 
 
 def _elements(bytes_: Ascending, entry: Entry, start: int, stop: int) -> npt.NDArray[np.uint8]:

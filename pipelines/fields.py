@@ -26,6 +26,9 @@ def fields_of(corpus: Corpus, octave_decay: float, bits: int) -> Fields:
     starts, numbers = [0], [0]
     top = 1
     for entry in corpus.entries:
+        if entry.is_shared:  # its payload has its class already
+            top = entry.stop
+            continue
         number = classes.setdefault(_axes(entry), len(classes))
         for start, value in ((entry.payload_start, number), (entry.payload_stop, 0)):
             if value != numbers[-1]:

@@ -14,6 +14,7 @@ from aunn_data.store import store_at
 from pipelines.options import Options
 from pipelines.parallel import ALONE, Read, Workers, read_all
 from pipelines.source import Source
+from pipelines.twins import Twins
 from pipelines.walk import walk
 
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
@@ -159,11 +160,13 @@ def _laid_out(record: Record, options: Options) -> Record:
 
 
 class _Batch:
-    """Records that wait to be committed together."""
+    """Records that wait to be committed together; an exact duplicate of another source's shares its payload."""
 
     def __init__(self, report: Report, watch: Watch, dry_run: bool):
         self.report, self.watch, self.dry_run = report, watch, dry_run
+        self.twins = Twins(report.corpus)
         self.records: list[_Waiting] = []
+        self.later: list[_Waiting] = []  # of sources that lie in this very batch as well
         self.names: dict[str, Source] = {}
         self.memory = self.source_bytes = 0
 
@@ -177,18 +180,21 @@ class _Batch:
                 remedy="ingest one of them with --prefix",
             )
         self.names[name] = source
-        self.records.append((source, record, sha256))
+        waits = self.twins.waits(source, record, sha256)
+        (self.later if waits else self.records).append((source, self.twins.shared(record, sha256), sha256))
         self.memory += record.header.geometry.payload_bytes
-        if len(self.records) >= BATCH_RECORDS or self.memory >= BATCH_BYTES:
+        if len(self.names) >= BATCH_RECORDS or self.memory >= BATCH_BYTES:
             self.commit()
 
     def commit(self) -> None:
         if self.dry_run:
-            self.report.planned.extend((Path(source.label), record.header) for source, record, _ in self.records)
+            waiting = self.records + self.later
+            self.report.planned.extend((Path(source.label), record.header) for source, record, _ in waiting)
         else:
             self._append(self.records)
+            self._append([(source, self.twins.shared(record, sha256), sha256) for source, record, sha256 in self.later])
         self.watch.done(self.source_bytes)
-        self.records, self.names, self.memory, self.source_bytes = [], {}, 0, 0
+        self.records, self.later, self.names, self.memory, self.source_bytes = [], [], {}, 0, 0
 
     def _append(self, records: list[_Waiting], attempt: int = 1) -> None:
         """One commit; if a record turns out bad or too big while it is written, halves find it and let the rest in."""
@@ -210,6 +216,7 @@ class _Batch:
             self._append(list(self._still_new(records)), attempt + 1)
         else:
             self.report.ingested.extend((Path(s.label), e) for (s, _, _), e in zip(records, entries, strict=True))
+            self.twins.committed(entries)
 
     def _still_new(self, records: list[_Waiting]) -> Iterator[_Waiting]:
         """The records that no other writer has put in meanwhile; the others go to the report."""

@@ -82,7 +82,7 @@ def span_targets(corpus: Corpus, start: int, stop: int) -> list[Target]:
     """The elements that have a byte at addresses ``start:stop``. RequestError if none has."""
     targets = []
     for entry in corpus.entries:
-        if entry.payload_start < stop and start < entry.payload_stop:
+        if not entry.is_shared and entry.payload_start < stop and start < entry.payload_stop:
             geometry, mask = entry.geometry, np.zeros(entry.shape, np.bool_)
             at = geometry.offsets(geometry.whole) + entry.payload_start
             for plane in range(geometry.planes):

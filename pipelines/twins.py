@@ -1,0 +1,59 @@
+"""Exact duplicates: files of equal bytes, read in the same way, have equal records; later ones share the payload."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aunn_data.batch import Sha256, resolved
+from aunn_data.corpus import Corpus
+from aunn_data.entries import Entry
+from aunn_data.record import Record
+from pipelines.source import Source
+
+
+class Twins:
+    """What a corpus and the batch that is coming together know of the sources of records."""
+
+    def __init__(self, corpus: Corpus):
+        self.corpus = corpus
+        table = corpus.entries.table
+        columns = {name: pc.cast(table[name], pa.string()) for name in ("source_sha256", "source")}
+        first = pa.table(columns).group_by("source_sha256").aggregate([("source", "min")]).to_pydict()
+        self.sources: dict[str, str] = dict(zip(first["source_sha256"], first["source_min"], strict=True))
+        self.geometries = set(corpus.entries.table["geometry"].unique().to_pylist())
+        self.coming: dict[str, str] = {}
+
+    def shared(self, record: Record, sha256: Sha256) -> Record:
+        """The record with its twin in the corpus, if it has one; the hash of a big source is waited for only then."""
+        geometry = record.header.geometry
+        if geometry.text not in self.geometries:
+            return record
+        other = self.sources.get(resolved(sha256))
+        if other is None:
+            return record
+        name = other + record.header.record.removeprefix(record.header.source)
+        entry = self.corpus.entries.named(name) if name in self.corpus.entries else None
+        if entry is None or not _alike(entry, record, resolved(sha256)):
+            return record
+        return replace(record, missing=None, twin=entry)
+
+    def waits(self, source: Source, record: Record, sha256: Sha256) -> bool:
+        """Is an equal source part of the same batch? Then its record must be there first."""
+        if not isinstance(sha256, str):
+            return False
+        return self.coming.setdefault(sha256, source.name) != source.name and sha256 not in self.sources
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """These are in the corpus now."""
+        for entry in entries:
+            self.sources.setdefault(entry.source_sha256, entry.source)
+            self.geometries.add(entry.geometry.text)
+            self.coming.pop(entry.source_sha256, None)
+
+
+def _alike(entry: Entry, record: Record, sha256: str) -> bool:
+    header = record.header
+    same = (header.format, header.modality, header.geometry, sha256)
+    return same == (entry.format, entry.modality, entry.geometry, entry.source_sha256)
