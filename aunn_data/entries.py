@@ -19,7 +19,7 @@ from aunn_data.geometry import Geometry, Region
 from aunn_data.schemas import SCHEMAS
 
 _FEW = 4096  # addresses up to which a search among all records costs less than a table of cells
-_STEPS = 4
+_STEPS = 8
 
 
 class Entry(NamedTuple):
@@ -160,10 +160,12 @@ class Entries:
         shift, first_C = self._cells
         passed_B = first_C.take(addresses_B >> shift, mode="clip")
         late = np.flatnonzero(self._next_start[passed_B] <= addresses_B)
+        late_B, steps_B = addresses_B[late], passed_B[late]
         for _ in range(_STEPS):
-            passed_B[late] += 1
-            late = late[self._next_start[passed_B[late]] <= addresses_B[late]]
-        passed_B[late] = self._passed_exactly(addresses_B[late])
+            steps_B += self._next_start[steps_B] <= late_B
+        far = self._next_start[steps_B] <= late_B
+        steps_B[far] = self._passed_exactly(late_B[far])
+        passed_B[late] = steps_B
         return passed_B.astype(np.int64)
 
     def _passed_exactly(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -173,7 +175,10 @@ class Entries:
     def _cells(self) -> tuple[int, npt.NDArray[np.int32]]:
         """(shift, how many records start before each cell of 2^shift addresses). At most 16 bytes a record."""
         shift = max(0, self._end.bit_length() - len(self).bit_length() - 1)
-        return shift, np.concatenate([[0], np.cumsum(np.bincount(self._starts >> shift))]).astype(np.int32)
+        in_cell_C = np.bincount(self._starts >> shift)
+        before_C = np.zeros(len(in_cell_C) + 1, np.int32)
+        np.cumsum(in_cell_C, out=before_C[1:])
+        return shift, before_C
 
     @cached_property
     def _next_start(self) -> npt.NDArray[np.int64]:

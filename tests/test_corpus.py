@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars
+import pyarrow as pa
 import pytest
 import zarr
 from deltalake import DeltaTable
@@ -13,6 +14,7 @@ from deltalake import DeltaTable
 from aunn_data import header as headers
 from aunn_data import verify
 from aunn_data.corpus import Corpus
+from aunn_data.entries import Entries
 from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.registry import Holdout
 from tests.corpora import append, smooth, text, volume
@@ -244,3 +246,42 @@ def test_gather_gives_the_bytes_of_spans_in_order(corpus):
     spans_S = np.concatenate([e.spans(e.geometry.whole) for e in corpus.entries])
     expected = np.concatenate([corpus.read(int(a), int(b)) for a, b in spans_S])
     assert (corpus.gather(spans_S) == expected).all()
+
+
+@pytest.mark.parametrize(("wide", "apart"), [(3, 0), (400, 1), (400, 40), (30, 44)])
+def test_many_addresses_find_their_records(wide, apart):
+    """A table of cells or a search: header, payload, padding and gaps, as a look at every record would say."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 2 + wide, 3000)
+    gaps = 2 ** rng.integers(0, apart + 1, 3000) * (rng.random(3000) < 0.02)
+    stops = np.cumsum(lengths + gaps)
+    starts = stops - lengths
+    addresses = np.concatenate([starts, starts - 1, stops, stops - 1, rng.integers(-5, stops[-1] + 99, 9000), [2**62]])
+    number = np.searchsorted(starts, addresses, side="right") - 1
+    expected = np.where((number >= 0) & (addresses < stops[number]), number, -1)
+    entries = Entries(pa.table({"header_start": starts, "stop": stops}))
+    assert (entries.numbers_at(addresses) == expected).all()
+    assert [entries.numbers_at(addresses[n : n + 1])[0] for n in range(0, 21000, 500)] == expected[:21000:500].tolist()
+
+
+@pytest.mark.parametrize("layout", ["padded", "morton"])
+def test_of_a_volume_that_is_mostly_padding_every_element_is_verified(corpus, monkeypatch, layout):
+    """Less than half of it is read, and a change of any element is found."""
+    monkeypatch.setattr(verify, "_PART", 16)
+    corpus = Corpus.create(corpus.path.with_name("narrow"), address_bits=20)
+    [entry] = append(corpus, volume("a.npy", smooth((5, 9, 17)), layout))
+    read, parts, changed = corpus.read, [], [-1]
+
+    def counted(start, stop):
+        parts.append(stop - start)
+        found = read(start, stop)
+        if start <= changed[0] < stop:
+            found[changed[0] - start] ^= 1
+        return found
+
+    monkeypatch.setattr(corpus, "read", counted)
+    assert verify.verify(corpus) == []
+    assert sum(parts) < (entry.payload_stop - entry.header_start) // 2
+    for address in entry.geometry.offsets(entry.geometry.whole).reshape(-1)[::41] + entry.payload_start:
+        changed[0] = int(address)
+        assert [fault.record for fault in verify.verify(corpus)] == ["a.npy"]
