@@ -286,6 +286,8 @@ def _write_payload(
         digest = hashlib.sha256(payload.encode_whole(out.at(start, geometry.extent), geometry, elements, missing))
         on_bytes(geometry.payload_bytes)
         return digest
+    if hasattr(elements, "write_far") and not start % out.shard and not geometry.extent % out.shard:
+        return _written_far(out, geometry, elements, missing, start, on_bytes)
     digest, kept, same = hashlib.sha256(), None, memoryview(b"")
     for first, last in payload.blocks(geometry, out.shard, start):
         if payload.holds_elements(geometry, first, last):
@@ -304,6 +306,37 @@ def _write_payload(
             _forget(elements)
             on_bytes(len(inside))
     return digest
+
+
+def _written_far(
+    out: _Shards, geometry: Geometry, elements: Any, missing: Any, start: int, on_bytes: Progress
+) -> "hashlib._Hash":
+    """A payload whose shards others write, from the source; here it is only hashed."""
+    held = [block for block in payload.blocks(geometry, out.shard, start) if payload.holds_elements(geometry, *block)]
+    far: list[Future[None]] = []
+    for first, _ in held:
+        out.keys.append(shard_key(out.name, (start + first) // out.shard))
+        far.append(elements.write_far(out.store.name, out.shard, geometry, start, first))
+    digest, block = hashlib.sha256(), np.zeros(out.shard, np.uint8)
+    for first, _ in held:
+        block[:] = 0
+        payload.encode_into(block, geometry, elements, first, missing)
+        inside = payload.element_bytes(geometry, block, first)
+        digest.update(inside)
+        on_bytes(len(inside))
+    for future in far:
+        future.result()
+    return digest
+
+
+def write_shard(
+    store: Store, shard: int, geometry: Geometry, elements: Any, missing: Any, start: int, first: int
+) -> None:
+    """One shard of the payload that begins at address ``start``: that from offset ``first`` on, durable."""
+    block = np.zeros(shard, np.uint8)
+    payload.encode_into(block, geometry, elements, first, missing)
+    written = np.ones(shard // min(shard, 1 << shards.CHUNK_BITS), np.bool_)
+    _put(store, shard_key("bytes", (start + first) // shard), block, written)
 
 
 def _write_marks(out: _Shards, incoming: Incoming) -> list[int]:

@@ -14,10 +14,11 @@ class Record:
     """One item: a volume, an image, a document, a game.
 
     ``elements`` is an array-like of the geometry's shape and dtype, sliced when its bytes are written: an ndarray, a
-    memmap, anything with numpy's slicing. If it has a method ``constant(region)``, that says without reading whether a
-    region holds nothing but the one value of what the source does not store. ``missing`` is an array-like of bool and
-    the same shape, True where the source itself lacks the element, or None where nothing is missing. ``twin`` is a
-    committed record of the same elements: its payload is shared, only a header is written.
+    memmap, anything with numpy's slicing. Two methods are optional: ``constant(region)`` says without reading whether
+    a region holds nothing but the one value of what the source does not store; ``write_far(store, shard, geometry,
+    start, first)`` has somebody else write a shard (``batch.write_shard``) and gives a Future. ``missing`` is an
+    array-like of bool and the same shape, True where the source itself lacks the element, or None where nothing is
+    missing. ``twin`` is a committed record of the same elements: its payload is shared, only a header is written.
     """
 
     header: Header

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,10 +176,8 @@ def _touch(elements: Any) -> None:
 
 def _decode_all(decode: Callable[[Source], object], sources: list[Source]) -> None:
     for source in sources:
-        try:
+        with suppress(Exception):  # a file that the library does not read costs it what it took to find out
             decode(source)
-        except Exception:
-            continue  # a file that the library does not read costs it what it took to find out
 
 
 # ---- bare libraries ------------------------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ def _pillow(source: Source) -> None:
 def _tiff(source: Source) -> None:
     import tifffile
 
-    for path in source.files or (source.path,):
+    for path in [path for path in source.files if path.suffix.startswith(".tif")] or [source.path]:
         with tifffile.TiffFile(path) as file:
             for page in file.pages:
                 page.asarray()
@@ -285,9 +284,9 @@ def _pgn(source: Source) -> None:
 
 LIBRARIES: dict[str, Callable[[Source], object]] = {
     **dict.fromkeys(("png", "jpeg", "mpo", "gif", "bmp", "ppm", "webp", "ico", "pcx", "heic", "avif"), _pillow),
-    **dict.fromkeys(("tiff", "tiff-stack", "ome-tiff", "tiff-slices", "volpkg"), _tiff),
+    **dict.fromkeys(("tiff", "tiff_stack", "tiff_slices", "volpkg", "tifxyz"), _tiff),
     **dict.fromkeys(("nifti1", "nifti2", "analyze", "mgh", "afni", "parrec", "minc", "minc1", "minc2"), _nibabel),
-    **dict.fromkeys(("zarr", "zarr2", "zarr3", "ome-zarr"), _zarr),
+    **dict.fromkeys(("zarr2", "zarr3"), _zarr),
     **dict.fromkeys(("pgn", "pgn-boards"), _pgn),
     "dicom": _dicom,
     "mrc": _mrc,

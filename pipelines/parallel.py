@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
+from aunn_data import batch
 from aunn_data.batch import Sha256
 from aunn_data.errors import InputError, RequestError
+from aunn_data.geometry import Geometry
 from aunn_data.record import Record
+from aunn_data.store import store_at
 from pipelines import formats
 from pipelines.records import finished, leaves, records_of
 from pipelines.source import Source
@@ -30,6 +34,7 @@ CUT_BYTES = 1 << 17  # of a file that its format can cut, though it be small: it
 RETURN_BYTES = 1 << 26  # payload bytes that come back from one task
 HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its records go in
 WORTH_BYTES, WORTH_SOURCES = 1 << 23, 400  # less is read before other processes have started
+FAR_BYTES = 1 << 28  # of a volume from which the workers of a cluster share its shards
 CONNECT_SECONDS = 10
 
 Found = Record | InputError
@@ -49,10 +54,15 @@ Reading = Read | InputError | Source
 
 
 class Pool:
-    """Where sources are read: an executor that is made anew when it breaks, and how many tasks it does at once."""
+    """Where sources are read: an executor that is made anew when it breaks, and how many tasks it does at once.
 
-    def __init__(self, make: Callable[[], Executor], workers: int, crashes: tuple[type[BaseException], ...]):
-        self.make, self.workers, self.crashes = make, workers, crashes
+    ``far``: on other machines, so that there is something to gain from having a big volume written there.
+    """
+
+    def __init__(
+        self, make: Callable[[], Executor], workers: int, crashes: tuple[type[BaseException], ...], far: bool = False
+    ):
+        self.make, self.workers, self.crashes, self.far = make, workers, crashes, far
         self.executor = make()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
@@ -100,7 +110,7 @@ def cluster(address: str) -> Iterator[Pool]:
         ) from error
     with client:
         workers = max(1, sum(client.nthreads().values()))
-        yield Pool(lambda: client.get_executor(pure=False), workers, (killed,))
+        yield Pool(lambda: client.get_executor(pure=False), workers, (killed,), far=True)
 
 
 @dataclass(frozen=True)
@@ -161,9 +171,13 @@ class _Here:
         return self.hasher.submit(lambda: source.sha256) if aside else source.sha256
 
     def _records(self, source: Source) -> Iterator[Found]:
-        if self.pool is None or not _is_cut(source):
+        if self.pool is None:
             return records_of(source)
-        return finished(source, _in_pieces(self.pool, source))
+        if _is_cut(source):
+            return finished(source, _in_pieces(self.pool, source))
+        if not self.pool.far or source.depth or source.size() < FAR_BYTES or source.codecs:
+            return records_of(source)
+        return map(partial(_spread, self.pool, source), records_of(source))
 
 
 class _Ahead:
@@ -311,6 +325,46 @@ def _in_pieces(pool: Pool, source: Source) -> Iterator[Found]:
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
+
+
+class Far:
+    """Array-like whose shards are written by the pool's workers, who read the source for themselves."""
+
+    def __init__(self, elements: Any, pool: Pool, source: Source, record: str):
+        self.elements, self.pool, self.source, self.record = elements, pool, source, record
+        self.shape, self.dtype = elements.shape, elements.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.elements[key]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self.elements, dtype)
+
+    def write_far(self, store: str, shard: int, geometry: Geometry, start: int, first: int) -> "Future[None]":
+        """Asks for the shard at offset ``first`` of the payload that begins at address ``start``."""
+        return self.pool.submit(_write_shard, self.source, self.record, store, shard, geometry, start, first)
+
+
+def _spread(pool: Pool, source: Source, found: Found) -> Found:
+    """The record, to be written by all workers if it is big."""
+    if isinstance(found, InputError) or found.header.geometry.payload_bytes < FAR_BYTES:
+        return found
+    return replace(found, elements=Far(found.elements, pool, source, found.header.record))
+
+
+@lru_cache(maxsize=1)
+def _record_of(source: Source, name: str) -> Record:
+    """In a worker: the record, looked for once for all shards of it that come here."""
+    return next(r for r in records_of(source) if isinstance(r, Record) and r.header.record == name)
+
+
+def _write_shard(source: Source, name: str, store: str, shard: int, geometry: Geometry, start: int, first: int) -> None:
+    """In a worker."""
+    record = _record_of(source, name)
+    batch.write_shard(store_at(store), shard, geometry, record.elements, record.missing, start, first)
 
 
 def _read_piece(name: str, source: Source, piece: Any) -> list[Found]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from aunn_data import batch
 from aunn_data.corpus import Corpus
 from aunn_data.verify import verify
 from pipelines import parallel
@@ -73,6 +74,26 @@ def test_a_worker_killed_midway_costs_nothing(cluster, heap, tmp_path, monkeypat
     assert workers[0].wait(10) == -signal.SIGKILL
     assert [e.row() for e in corpus.entries] == [e.row() for e in alone.entries]
     assert verify(corpus) == []
+
+
+def test_a_big_volume_is_written_by_all_workers(cluster, tmp_path, monkeypatch):
+    """Its shards are put down by the workers, from the file; the corpus is that of a single process."""
+    monkeypatch.setattr(parallel, "FAR_BYTES", 1 << 20)
+    monkeypatch.setattr(parallel, "TASK_BYTES", 1 << 20)
+    values = np.random.default_rng(0).integers(0, 900, (64, 100, 256)).astype(np.int16)
+    values[5:20] = 0
+    np.save(tmp_path / "v.npy", values)
+    alone, corpus = (Corpus.create(tmp_path / name, 24) for name in ("alone", "corpus"))
+    ingest([tmp_path / "v.npy"], alone)
+    here, real = [], batch._Shards._store
+    monkeypatch.setattr(batch._Shards, "_store", lambda self, key, *rest: (here.append(key), real(self, key, *rest))[1])
+    report = ingest([tmp_path / "v.npy"], corpus, workers=Workers(dask=cluster[0]))
+    assert report.refused == []
+    assert len(corpus.shard_numbers("bytes")) > 500
+    assert len(here) < 3  # the header's
+    assert [e.row() for e in corpus.entries] == [e.row() for e in alone.entries]
+    assert (corpus.elements(corpus.entries[0]) == values).all()
+    assert verify(corpus, deep=True) == []
 
 
 def test_without_a_scheduler_there_the_error_says_what_to_start(tmp_path, monkeypatch):
