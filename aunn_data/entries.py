@@ -153,20 +153,21 @@ class Entries:
         if not len(self):
             return np.full(len(addresses_B), -1, np.int64)
         passed_B = self._passed(addresses_B) if len(addresses_B) > _FEW else self._passed_exactly(addresses_B)
-        return np.where(addresses_B < self._stop_before[passed_B], passed_B - 1, -1)
+        passed_B[addresses_B >= self._stop_before.take(passed_B)] = 0
+        return passed_B - 1
 
     def _passed(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(B,) how many records start at or before each address: those of the cells before, then a step or two."""
         shift, first_C = self._cells
-        passed_B = first_C.take(addresses_B >> shift, mode="clip")
-        late = np.flatnonzero(self._next_start[passed_B] <= addresses_B)
+        passed_B = first_C.take(addresses_B >> shift, mode="clip").astype(np.int64)
+        late = np.flatnonzero(self._next_start.take(passed_B) <= addresses_B)
         late_B, steps_B = addresses_B[late], passed_B[late]
         for _ in range(_STEPS):
             steps_B += self._next_start[steps_B] <= late_B
         far = self._next_start[steps_B] <= late_B
         steps_B[far] = self._passed_exactly(late_B[far])
         passed_B[late] = steps_B
-        return passed_B.astype(np.int64)
+        return passed_B
 
     def _passed_exactly(self, addresses_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.searchsorted(self._starts, addresses_B, side="right")
