@@ -8,9 +8,10 @@ import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ Sha256 = str | Future[str]
 
 _WORKERS = max(3, min(4, os.cpu_count() or 1))  # one more than two cores: one waits for the disk
 _AT_ONCE = 512  # small records: what they are made of stays in the cache
+_PIECE, _PIECES = 1 << 22, 12  # bytes of a piece of a big payload: it stays in the cache; so many are in memory
+_LOADED = 1 << 25  # bytes of elements that are read at once where reading in pieces would decode them twice
 _HASH_ASIDE = 1 << 20  # bytes of a payload from which handing its hash to another thread costs less than doing it here
 
 
@@ -129,6 +132,9 @@ class _Shards:
         self._repeated: list[bytes] = []  # the file of a shard that is written again and again
         self._spare: list[npt.NDArray[Any]] = []
         self._chunk = min(shard, 1 << shards.CHUNK_BITS)
+        self._free: SimpleQueue[npt.NDArray[Any]] = SimpleQueue()  # pieces that nobody reads any more
+        self._made = 0
+        self.piece = min(shard, _PIECE)
 
     def at(self, address: int, length: int) -> npt.NDArray[Any]:
         """A view of ``length`` places of the shard that holds them all, zero until written."""
@@ -145,15 +151,28 @@ class _Shards:
             self._written[within // self._chunk : self._marked // self._chunk] = True
         return self._data[within : within + length]
 
-    def keep(self) -> None:
-        """Remembers the shard that is full now, to be written again."""
-        self._repeated = shards.encode(self._data.view(np.uint8), self._written)
+    def stream(self, address: int, fill: Callable[[npt.NDArray[Any], int], "Future[Any]"], keep: bool) -> None:
+        """The whole shard at ``address``, piece by piece, so that little of it is in memory at any time.
+
+        ``fill(piece, within)`` writes into a piece that holds zeros and says who still reads it then. What is to be
+        written again (``keep``) is remembered.
+        """
+        self._flush()
+        made: list[Future[tuple[int, list[bytes]]]] = []
+        for within in range(0, self.shard, self.piece):
+            piece = self._piece()
+            reader = fill(piece, within)
+            made.append(self.pool.submit(self._frames, piece, reader, made[0] if made else None))
+        key = shard_key(self.name, address // self.shard)
+        if keep:
+            self._repeated = self._file(made)
+            self._submit(key, self._repeat, self._repeated)
+        else:
+            self._submit(key, self._join, made)
 
     def again(self, address: int) -> None:
         """The shard that was kept, once more at the one that begins at ``address``."""
         self._flush()
-        if self.reader:
-            self.reader.result()  # so that shards before it need not wait for their memory
         self._submit(shard_key(self.name, address // self.shard), self._repeat, self._repeated)
 
     def finish(self) -> None:
@@ -161,6 +180,33 @@ class _Shards:
         self._flush()
         for future in self._pending:
             future.result()
+
+    def _piece(self) -> npt.NDArray[Any]:
+        if self._made < _PIECES:
+            self._made += 1
+            return np.zeros(self.piece, self.dtype)
+        return self._free.get()
+
+    def _frames(
+        self, piece: npt.NDArray[Any], reader: "Future[Any]", first: "Future[tuple[int, list[bytes]]] | None"
+    ) -> tuple[int, list[bytes]]:
+        """The level of the shard's first piece, and the chunks of this one."""
+        try:
+            data = piece.view(np.uint8)
+            chunks = [data[at : at + self._chunk].data for at in range(0, self.piece, self._chunk)]
+            level = first.result()[0] if first else shards.level_for(chunks)
+            return level, shards.frames(chunks, level)
+        finally:
+            wait([reader])
+            piece[:] = 0
+            self._free.put(piece)
+
+    def _file(self, made: "Sequence[Future[tuple[int, list[bytes]]]]") -> list[bytes]:
+        frames = [frame for future in made for frame in future.result()[1]]
+        return shards.file_of(frames, range(len(frames)), len(frames))
+
+    def _join(self, key: str, made: "Sequence[Future[tuple[int, list[bytes]]]]") -> None:
+        self.store.put(key, self._file(made))
 
     def _flush(self) -> None:
         if self._start < 0:
@@ -288,24 +334,55 @@ def _write_payload(
         return digest
     if hasattr(elements, "write_far") and not start % out.shard and not geometry.extent % out.shard:
         return _written_far(out, geometry, elements, missing, start, on_bytes)
-    digest, kept, same = hashlib.sha256(), None, memoryview(b"")
+    digest = hashlib.sha256()
+    kept: tuple[tuple[object, ...] | None, list[Any]] = None, []  # a shard of one value, and what of it is hashed
     for first, last in payload.blocks(geometry, out.shard, start):
-        if payload.holds_elements(geometry, first, last):
-            alike = payload.alike(geometry, elements, missing, first, last) if last - first == out.shard else None
-            if alike and alike == kept:
-                out.again(start + first)
-                inside = same
-            else:
-                block = out.at(start + first, last - first)
-                payload.encode_into(block, geometry, elements, first, missing)
-                inside = payload.element_bytes(geometry, block, first)
-                if alike:
-                    out.keep()
-                    kept, same = alike, memoryview(bytes(inside))  # the block's own memory will be used for others
-            out.reader = hasher.submit(digest.update, inside)
-            _forget(elements)
-            on_bytes(len(inside))
+        if not payload.holds_elements(geometry, first, last):
+            continue
+        whole = last - first == out.shard and payload.is_cut_freely(geometry)
+        alike = payload.alike(geometry, elements, missing, first, last) if whole else None
+        if alike and alike == kept[0]:
+            out.again(start + first)
+            for inside in kept[1]:
+                out.reader = hasher.submit(digest.update, inside)
+        elif whole:
+            kept = _streamed(out, incoming, number, first, hasher, digest, alike)
+        else:
+            block = out.at(start + first, last - first)
+            payload.encode_into(block, geometry, elements, first, missing)
+            out.reader = hasher.submit(digest.update, payload.element_bytes(geometry, block, first))
+        _forget(elements)
+        on_bytes(payload.bytes_within(geometry, first, last))
     return digest
+
+
+def _streamed(
+    out: _Shards,
+    incoming: Incoming,
+    number: int,
+    first: int,
+    hasher: ThreadPoolExecutor,
+    digest: "hashlib._Hash",
+    alike: tuple[object, ...] | None,
+) -> tuple[tuple[object, ...] | None, list[Any]]:
+    """A whole shard of a payload; if it is ``alike`` others, with what of it is hashed."""
+    geometry, hashed = incoming.records.geometry[number], list[Any]()
+    source = incoming.records.elements[number], incoming.records.missing[number]
+    step = max(out.piece, 1 << (_LOADED // geometry.numpy_dtype.itemsize).bit_length() - 1)
+    held = list(source)
+
+    def fill(piece: npt.NDArray[Any], within: int) -> Future[Any]:
+        if not within % step:
+            held[:] = [payload.loaded(geometry, part, first + within, first + within + step) for part in source]
+        payload.encode_into(piece, geometry, held[0], first + within, held[1])
+        inside = payload.element_bytes(geometry, piece, first + within)
+        if alike:  # the piece's own memory will be used for others; equal ones are kept once
+            inside = hashed[-1] if hashed and hashed[-1] == inside else memoryview(bytes(inside))
+            hashed.append(inside)
+        return hasher.submit(digest.update, inside)
+
+    out.stream(incoming.places.payload_start[number] + first, fill, keep=bool(alike))
+    return alike, hashed
 
 
 def _written_far(

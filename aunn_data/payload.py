@@ -4,6 +4,7 @@ Legend: P digit planes. A *block* is a range of offsets of a payload: aligned an
 payload) for padded and morton layouts, any range for packed ones.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -106,6 +107,40 @@ def holds_elements(geometry: Geometry, start: int, stop: int) -> bool:
         return start < min(stop, geometry.extent)
     planes, region = _box(geometry, start, stop)
     return bool(planes) and all(low < high for low, high in region)
+
+
+def is_cut_freely(geometry: Geometry) -> bool:
+    """Does a piece of a block cost no more than its share? A packed one takes whole rows of the slowest axis."""
+    return geometry.layout != "packed" or geometry.elements == geometry.shape[0]
+
+
+def bytes_within(geometry: Geometry, start: int, stop: int) -> int:
+    """How many bytes of a block hold elements."""
+    if geometry.layout == "packed":
+        return max(0, min(stop, geometry.extent) - start)
+    planes, region = _box(geometry, start, stop)
+    return len(planes) * math.prod(max(0, high - low) for low, high in region)
+
+
+class _Loaded:
+    """A part of an array-like in memory, sliced as the whole would be."""
+
+    def __init__(self, part: npt.NDArray[Any], region: Region):
+        self.part, self.lows, self.dtype = part, [low for low, _ in region], part.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        return self.part[tuple(slice(k.start - low, k.stop - low) for k, low in zip(key, self.lows, strict=True))]
+
+
+def loaded(geometry: Geometry, elements: Any, start: int, stop: int) -> Any:
+    """The elements of a block (or their marks), to be read in pieces: what is no array is read for all of it at once.
+
+    It may have chunks of its own (a compressed page, say), which each piece would decode again.
+    """
+    if elements is None or isinstance(elements, np.ndarray) or geometry.layout == "packed":
+        return elements
+    region = _box(geometry, start, stop)[1]
+    return _Loaded(np.asarray(elements[slices(region)]), region)
 
 
 def alike(geometry: Geometry, elements: Any, missing: Any, start: int, stop: int) -> tuple[object, ...] | None:

@@ -6,6 +6,7 @@ at once. Any Zarr v3 reader reads them; ``tests/test_shards.py`` compares with t
 """
 
 import threading
+from collections.abc import Sequence
 
 import google_crc32c
 import numpy as np
@@ -24,23 +25,30 @@ _local = threading.local()
 def encode(data: npt.NDArray[np.uint8], written: npt.NDArray[np.bool_]) -> list[bytes]:
     """The file of a shard, in parts: of (shard,) bytes; (chunks,) says which chunks exist, all-zero ones included."""
     size, numbers = len(data) // len(written), np.flatnonzero(written).tolist()
-    compress = _compressor(_level([data[n * size : (n + 1) * size].data for n in numbers])).compress
-    index = np.full((len(written), 2), _ABSENT, "<u8")
-    parts, offset = [], 0
-    for number in numbers:
-        part = compress(data[number * size : (number + 1) * size].data)
-        index[number] = offset, len(part)
-        parts.append(part)
-        offset += len(part)
-    tail = index.tobytes()
-    return [*parts, tail, google_crc32c.value(tail).to_bytes(4, "little")]
+    chunks = [data[n * size : (n + 1) * size].data for n in numbers]
+    return file_of(frames(chunks, level_for(chunks)), numbers, len(written))
 
 
-def _level(chunks: list[memoryview]) -> int:
+def level_for(chunks: Sequence[memoryview]) -> int:
     """The faster level if it makes a sample of the chunks as small, to a hundredth."""
     sample = chunks[:: len(chunks) // _SAMPLE] if len(chunks) >= _WORTH else []
-    fast, slow = (sum(len(_compressor(level).compress(chunk)) for chunk in sample) for level in (FAST_LEVEL, LEVEL))
+    fast, slow = (sum(map(len, frames(sample, level))) for level in (FAST_LEVEL, LEVEL))
     return FAST_LEVEL if sample and fast <= 1.01 * slow else LEVEL
+
+
+def frames(chunks: Sequence[memoryview], level: int) -> list[bytes]:
+    """Each chunk compressed."""
+    return list(map(_compressor(level).compress, chunks))
+
+
+def file_of(frames: Sequence[bytes], numbers: Sequence[int], count: int) -> list[bytes]:
+    """The file of a shard of ``count`` chunks, in parts: those chunks that exist, and their index."""
+    index = np.full((count, 2), _ABSENT, "<u8")
+    lengths = np.array([len(frame) for frame in frames], np.uint64)
+    index[numbers, 0] = np.cumsum(lengths) - lengths
+    index[numbers, 1] = lengths
+    tail = index.tobytes()
+    return [*frames, tail, google_crc32c.value(tail).to_bytes(4, "little")]
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:

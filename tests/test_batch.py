@@ -17,6 +17,7 @@ from aunn_data.errors import InputError, StoreError
 from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record, Records
+from aunn_data.store import Folder
 from tests.corpora import append, smooth, text, volume
 
 SHA256 = "5" * 64
@@ -168,10 +169,11 @@ class SlowHash:
         return self.digest.hexdigest()
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])  # made piece by piece, and whole
 @pytest.mark.parametrize("slow", ["disk", "hash"])
-def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow):
-    """However slow the disk or the hash, no more shards live than there are writers, and two."""
-    at, put, alive, most = batch._Shards.at, batch._put, {}, [0]
+def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow, layout):
+    """However slow disk or hash, there are no more shards than writers and two, and no more pieces than said."""
+    at, submit, put, alive, most = batch._Shards.at, batch._Shards._submit, Folder.put, {}, [0, 0, 0]
 
     def counting(self, address, length):
         block = at(self, address, length)
@@ -179,18 +181,26 @@ def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow):
         most[0] = max(most[0], sum(ref() is not None for ref in alive.values()))
         return block
 
-    def slowly(*args):
+    def submitting(self, *args):
+        submit(self, *args)
+        most[1:] = max(most[1], len(self._pending)), max(most[2], self._made)
+
+    def slowly(*args, **options):
         time.sleep(0.01 if slow == "disk" else 0)
-        return put(*args)
+        return put(*args, **options)
 
     monkeypatch.setattr(batch._Shards, "at", counting)
-    monkeypatch.setattr(batch, "_put", slowly)
+    monkeypatch.setattr(batch._Shards, "_submit", submitting)
+    monkeypatch.setattr(Folder, "put", slowly)
     monkeypatch.setattr(batch, "_HASH_ASIDE", 1)
     if slow == "hash":
         monkeypatch.setattr(batch, "hashlib", SimpleNamespace(sha256=SlowHash))
-    records = [volume(f"{n}.npy", smooth((8, 16, 32), seed=n)) for n in range(3)]
+    records = [volume(f"{n}.npy", smooth((8, 16, 32), seed=n), layout) for n in range(3)]
     corpus.append(records, [SHA256] * len(records))
     assert most[0] <= batch._WORKERS + 2
+    assert 1 < most[1] <= batch._WORKERS + 2
+    assert (most[2] == 0) == (layout == "packed")
+    assert most[2] <= batch._PIECES
 
 
 class Sparse(Elements):
