@@ -5,8 +5,8 @@ sees anything; after a kill at any moment the corpus opens as it was at the last
 boundaries, so a committed shard is never written again. On disk: docs/corpus-format.md.
 """
 
-import contextlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -41,6 +41,8 @@ MOST_ADDRESS_BITS = 63
 SHARD_BITS = 26  # at most; a small address space has smaller shards so that it still has 2^12 of them
 
 # zarrs decodes shards several times faster than zarr-python's own pipeline, but only from a folder (docs/log.md).
+# The setting is one for all threads: two that set and unset it at once could leave it behind.
+_CONFIGURING = threading.Lock()
 _PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
 
 
@@ -93,7 +95,7 @@ class Corpus:
         if not store.exists("zarr.json"):
             raise _not_a_corpus(store.name, "no corpus there")
         try:
-            with zarr.config.set(_PIPELINE) if isinstance(store, Folder) else contextlib.nullcontext():
+            with _CONFIGURING, zarr.config.set(_PIPELINE if isinstance(store, Folder) else {}):
                 group = zarr.open_group(store.zarr(), mode="r")
                 _check_format(store, dict(group.attrs))
                 _check_arrays(group)

@@ -1,6 +1,7 @@
 """The byte list and its registry: what is committed can be read, by us and by others; what is not cannot."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -285,3 +286,12 @@ def test_of_a_volume_that_is_mostly_padding_every_element_is_verified(corpus, mo
     for address in entry.geometry.offsets(entry.geometry.whole).reshape(-1)[::41] + entry.payload_start:
         changed[0] = int(address)
         assert [fault.record for fault in verify.verify(corpus)] == ["a.npy"]
+
+
+def test_corpora_opened_in_many_threads_leave_zarrs_settings_alone(tmp_path):
+    """Which codecs a corpus is read with is its own affair: afterwards everybody else's arrays are read as before."""
+    Corpus.create(tmp_path / "corpus", 20)
+    before = zarr.config.get("codec_pipeline.path")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Corpus.without_registry(tmp_path / "corpus"), range(100)))
+    assert zarr.config.get("codec_pipeline.path") == before
