@@ -32,8 +32,8 @@ Sha256 = str | Future[str]
 
 _WORKERS = max(3, min(4, os.cpu_count() or 1))  # one more than two cores: one waits for the disk
 _AT_ONCE = 512  # small records: what they are made of stays in the cache
-_PIECE, _PIECES = 1 << 22, 12  # bytes of a piece of a big payload: it stays in the cache; so many are in memory
-_LOADED = 1 << 25  # bytes of elements that are read at once where reading in pieces would decode them twice
+_PIECE, _PIECES = 1 << 22, 6  # bytes of a piece of a big payload: it stays in the cache; so many are in memory
+_LOADED = 1 << 24  # bytes of elements that are read at once where reading in pieces would decode them twice
 _HASH_ASIDE = 1 << 20  # bytes of a payload from which handing its hash to another thread costs less than doing it here
 
 
