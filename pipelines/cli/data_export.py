@@ -17,9 +17,11 @@ from pipelines.exchange import KINDS
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("export"), show_default=True, help="Folder to fill."
 )
-@click.option("--as", "as_format", type=click.Choice(list(KINDS)), help="Another format, one file a record.")
+@click.option(
+    "--as", "as_format", type=click.Choice(list(KINDS)), help="Another format: one file a record, its suffix added."
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
-@click.option("--version", type=int, help="Of an older version of the corpus.")
+@click.option("--version", type=int, help="The corpus as it was at this version [default: the newest].")
 @output_options
 def export(
     records: tuple[str, ...],
@@ -33,13 +35,14 @@ def export(
 ) -> None:
     """Write records (all by default) back as files of their own format, those of one source into one file.
 
-    Lossy formats come back in a lossless one, with its suffix added: photo.jpg as photo.jpg.png. What came
-    compressed is compressed again; members of archives come back below a folder of the archive's name.
+    RECORDS are names as `aunn-data ls` prints them. What cannot be written without loss in its own format comes back in
+    another, with its suffix added: photo.jpg as photo.jpg.png. What came compressed is compressed again; members of
+    archives come back below a folder of the archive's name.
 
     \b
     Example:
       aunn-data export brain.nii.gz --out restored --corpus corpus
-      aunn-data export --as npy
+      aunn-data export 'games.pgn#7' --as npy
     """
     opened = Corpus.open(corpus, version)
     entries = sorted((opened.entries.named(r) for r in records), key=lambda e: e.header_start)

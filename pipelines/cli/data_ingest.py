@@ -42,7 +42,11 @@ class Window(click.ParamType[tuple[float, float]]):
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @corpus_option
-@click.option("--layout", type=click.Choice(LAYOUTS), help="How elements lie (default: padded, text packed).")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="How elements lie in addresses [default: padded; text is always packed].",
+)
 @click.option(
     "--chess",
     type=click.Choice(["boards", "pgn"]),
@@ -55,17 +59,29 @@ class Window(click.ParamType[tuple[float, float]]):
     metavar="NAME",
     help="Column of JSON Lines and Parquet that is the text [default: text, content or contents].",
 )
-@click.option("--fill", type=float, metavar="VALUE", help="Elements of scans that equal it are missing.")
-@click.option("--as", "as_type", type=click.Choice(["uint8"]), help="Make scans 8-bit; needs --window.")
-@click.option("--window", type=Window(), help="Physical values that become 0 and 255 with --as uint8, e.g. -1000:400.")
+@click.option("--fill", type=float, metavar="VALUE", help="Elements of scans whose stored value it is are missing.")
+@click.option(
+    "--as", "as_type", type=click.Choice(["uint8"]), help="Put scans in with 8 bits; loses values, needs --window."
+)
+@click.option("--window", type=Window(), help="Physical values that become 0 and 255 with --as uint8.")
 @click.option("--prefix", default="", help="Put before every record's name, e.g. 2024/.")
 @click.option("--address-bits", type=int, help="Width of a new corpus' addresses, 20 to 63 [default: 38].")
-@click.option("--workers", type=click.IntRange(1), help="Processes that read [default: all cores, if it is worth it].")
-@click.option("--dask", metavar="ADDRESS", help="Read on the workers of this dask.distributed scheduler.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that read [default: one a core, one for little].")
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Read on this dask scheduler's workers, which see the same absolute paths; e.g. tcp://host:8786.",
+)
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, say what would go in.")
-@click.option("--max-elements", type=int, default=Limits.max_elements, help="Most elements of one record.")
-@click.option("--max-ratio", type=float, default=Limits.max_ratio, help="Most bytes from one compressed byte.")
-@click.option("--max-members", type=int, default=Limits.max_members, help="Most members of one archive.")
+@click.option(
+    "--max-elements", type=int, default=Limits.max_elements, show_default=True, help="Most elements of one record."
+)
+@click.option(
+    "--max-ratio", type=float, default=Limits.max_ratio, show_default=True, help="Most bytes from one compressed byte."
+)
+@click.option(
+    "--max-members", type=int, default=Limits.max_members, show_default=True, help="Most members of one archive."
+)
 @output_options
 def ingest(
     paths: tuple[Path, ...],
@@ -83,10 +99,12 @@ def ingest(
     A record is named by its path below the folder that is given (its file name where a file is given). What the corpus
     has already stays as it is; what cannot go in is reported, never skipped in silence; the good files beside it go in.
     Compressed files and archives are unpacked; notes and masks beside an image or scan join it (see the README).
+    Exit code 1: something was refused; stderr says what, why, and what to do.
 
     \b
     Example:
       aunn-data ingest scans/ notes.txt --corpus corpus
+      aunn-data ingest scans/ --dry-run
       aunn-data ingest ct/ --as uint8 --window -1000:400
     """
     options = _options(**asked)
