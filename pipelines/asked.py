@@ -10,7 +10,7 @@ import numpy.typing as npt
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.record import Record
-from pipelines.options import Options
+from pipelines.source import Source
 
 
 class Derived:
@@ -30,14 +30,26 @@ class Derived:
         return np.asarray(self[...], dtype)
 
 
-def changed(record: Record, options: Options, mask: Record | None, where: str) -> Record:
+def wishes(source: Source) -> dict[str, Any]:
+    """What a header says of what was asked for a scan: ``fill``, ``window`` and the SHA-256 of the ``mask``."""
+    options = source.options
+    said = {
+        "fill": options.fill,
+        "window": list(options.window) if options.window else None,
+        "mask": Source(source.mask, "").sha256 if source.mask else None,
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def changed(record: Record, source: Source, mask: Record | None) -> Record:
     """The record as the options ask for it. Only scans of real numbers have these; InputError for others of them."""
+    options = source.options
     if record.header.modality != "scan" or (mask is None and options.fill is None and options.window is None):
         return record
-    elements, metadata = record.elements, record.header.metadata
+    elements, metadata = record.elements, {**record.header.metadata, **wishes(source)}
     if elements.dtype.kind not in "biuf" or (mask and mask.elements.shape != elements.shape):
         raise InputError(
-            where,
+            source.label,
             expected="real numbers, and a mask of the same shape",
             found=f"{elements.dtype} {elements.shape}" + (f", mask {mask.elements.shape}" if mask else ""),
             remedy="leave out --fill and --window, or take the mask away",
@@ -45,7 +57,7 @@ def changed(record: Record, options: Options, mask: Record | None, where: str) -
     missing = _marks(record, options.fill, mask)
     geometry = replace(record.header.geometry, offset=0, place_values=(1,), missing_value=None)
     if options.window:
-        metadata = {**metadata, "window": list(options.window), "stored_dtype": geometry.dtype}
+        metadata["stored_dtype"] = geometry.dtype
         geometry, elements = _windowed(geometry, elements, *options.window)
     header = replace(record.header, geometry=fitted(geometry, elements, missing), metadata=metadata)
     return Record(header, elements, missing)

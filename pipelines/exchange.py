@@ -37,11 +37,10 @@ PICTURE = ("palette", "transparency")
 
 
 def write_as(record: Record, name: str, path: Path) -> Path:
-    """Writes one record as ``name`` of KINDS; ``path`` is without a suffix. InputError if that cannot hold it."""
+    """Writes one record as ``name`` of KINDS. InputError if that cannot hold it."""
     kind, header = KINDS[name], record.header
     if header.modality not in kind.modalities:
         raise _refused(record, name, f"{header.modality} of type {header.geometry.dtype}")
-    path = path.with_name(f"{path.name}{kind.suffix}")
     if name == "pgn":
         return formats.named(header.format).write([record], path)
     stack = name == "tiff" and header.modality == "scan" and len(header.geometry.shape) > 2

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import AunnError, InputError
 from aunn_data.record import Record
 from pipelines import compressed, formats
-from pipelines.exchange import write_as
+from pipelines.exchange import KINDS, write_as
+from pipelines.walk import MASK
 
 
 @dataclass
@@ -57,7 +60,7 @@ def export_as(
     done = Exported()
     for entry in entries:
         try:
-            path = path_below(folder, entry.record.replace("::", "/"), overwrite)
+            path = path_below(folder, entry.record.replace("::", "/") + KINDS[name].suffix, overwrite)
             done.files.append((entry, write_as(corpus.record(entry), name, path)))
         except (AunnError, OSError) as error:
             done.refused.append((entry.record, _as_input_error(entry.record, error)))
@@ -73,6 +76,10 @@ def write(records: Sequence[Record], path: Path) -> Path:
         inner = compressed.inner_name(inner)
     for suffix, text in header.metadata.get("sidecars", {}).items():
         path_below(path.parent, f"{inner.stem}{suffix}", overwrite=True).write_text(text, "utf-8", newline="")
+    if "mask" in header.metadata and records[0].missing is not None:
+        np.save(inner.with_name(f"{inner.stem}{MASK}.npy"), np.asarray(records[0].missing).astype(np.uint8))
+    if "window" in header.metadata:  # no longer the numbers that its own format's header speaks of
+        return write_as(records[0], "nifti", path.with_name(f"{path.name}.nii"))
     format = formats.named(header.format)
     if not codecs:
         return format.write(records, inner)

@@ -11,6 +11,7 @@ from aunn_data.errors import ConflictError, InputError
 from aunn_data.header import Header
 from aunn_data.record import Record
 from aunn_data.store import store_at
+from pipelines.asked import wishes
 from pipelines.options import Options
 from pipelines.parallel import ALONE, Read, Workers, read_all
 from pipelines.source import Source
@@ -72,6 +73,8 @@ def ingest(
     """
     report, watch = Report(corpus), watch or Watch()
     batch = _Batch(report, watch, dry_run)
+    if workers.dask:  # its workers may have another folder to work in
+        paths = [path.absolute() for path in paths]
     given = list(walk(paths, corpus.name, options))
     total = sum(source.size() for source in given if isinstance(source, Source))
     watch.planned(total)
@@ -103,14 +106,15 @@ def _new_records(reading: Read, report: Report) -> Iterator[Record]:
     source, label = reading.source, Path(reading.source.label)
     if known := _known(source.name, report):
         sha256 = resolved(reading.sha256)
-        if known.source_sha256 == sha256 and not _differs(known, source.options, report.corpus):
+        if known.source_sha256 == sha256:  # of one record: so it was not even read if somebody else was to read it
+            _check_same(source, known, sha256, report.corpus)
             report.unchanged.append((label, known))
             return
     for found in reading.found:
         if isinstance(found, InputError):
             report.refused.append((label, found))
         elif known := _known(found.header.record, report):
-            _check_same(source, known, resolved(reading.sha256), report.corpus)
+            _check_same(source, known, resolved(reading.sha256), report.corpus, _laid_out(found, source.options))
             report.unchanged.append((label, known))
         else:
             yield _laid_out(found, source.options)
@@ -121,9 +125,10 @@ def _source_of(name: str, report: Report) -> str | None:
     return known.source_sha256 if known else None
 
 
-def _check_same(source: Source, known: Entry, sha256: str, corpus: Corpus) -> None:
-    """InputError unless the record that is there was made from the same file in the same way."""
-    if known.source_sha256 != sha256 or _differs(known, source.options, corpus):
+def _check_same(source: Source, known: Entry, sha256: str, corpus: Corpus, found: Record | None = None) -> None:
+    """InputError unless the record that is there was made from the same file in the same way as the one ``found``."""
+    other_elements = found is not None and found.header.geometry != known.geometry
+    if known.source_sha256 != sha256 or other_elements or _differs(known, source, corpus):
         other = f"other options ({known.layout}, {known.format})"
         raise InputError(
             source.label,
@@ -138,16 +143,16 @@ def _known(record: str, report: Report) -> Entry | None:
     return entries.named(record) if record in entries else None
 
 
-def _differs(known: Entry, options: Options, corpus: Corpus) -> bool:
+def _differs(known: Entry, source: Source, corpus: Corpus) -> bool:
     """Was the record ingested with other options than these?"""
+    options = source.options
     other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
     if known.modality == "chess":
         return other_layout or known.format != CHESS_FORMATS[options.chess]
-    if options.text_column and known.modality == "text":
-        return bool(corpus.header(known).metadata.get("text_column", options.text_column) != options.text_column)
-    window = list(options.window) if options.window and known.modality == "scan" else None
-    if known.modality == "scan" and (known.dtype == "|u1" or window):
-        return other_layout or corpus.header(known).metadata.get("window") != window
+    asked = wishes(source) if known.modality == "scan" else {}
+    if known.modality == "scan" and (asked or known.missing_bytes or known.dtype == "|u1"):
+        metadata = corpus.header(known).metadata
+        return other_layout or {key: metadata[key] for key in ("fill", "window", "mask") if key in metadata} != asked
     return other_layout
 
 
@@ -226,7 +231,7 @@ class _Batch:
                 yield source, record, sha256
                 continue
             try:
-                _check_same(source, known, resolved(sha256), self.report.corpus)
+                _check_same(source, known, resolved(sha256), self.report.corpus, record)
                 self.report.unchanged.append((Path(source.label), known))
             except InputError as error:
                 self.report.refused.append((Path(source.label), error))

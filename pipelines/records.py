@@ -56,7 +56,7 @@ def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator
             yield relabelled(found, source, source.path)
             continue
         try:
-            found = changed(found, source.options, mask, source.label)
+            found = changed(found, source, mask)
         except InputError as error:
             yield error
             continue

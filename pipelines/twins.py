@@ -35,7 +35,7 @@ class Twins:
             return record
         name = other + record.header.record.removeprefix(record.header.source)
         entry = self.corpus.entries.named(name) if name in self.corpus.entries else None
-        if entry is None or not _alike(entry, record, resolved(sha256)):
+        if entry is None or not self._alike(entry, record, resolved(sha256)):
             return record
         return replace(record, missing=None, twin=entry)
 
@@ -52,8 +52,10 @@ class Twins:
             self.geometries.add(entry.geometry.text)
             self.coming.pop(entry.source_sha256, None)
 
-
-def _alike(entry: Entry, record: Record, sha256: str) -> bool:
-    header = record.header
-    same = (header.format, header.modality, header.geometry, sha256)
-    return same == (entry.format, entry.modality, entry.geometry, entry.source_sha256)
+    def _alike(self, entry: Entry, record: Record, sha256: str) -> bool:
+        """Were both read in the same way? The metadata tell of windows, fill values and masks too."""
+        header = record.header
+        same = (header.format, header.modality, header.geometry, sha256)
+        if same != (entry.format, entry.modality, entry.geometry, entry.source_sha256):
+            return False
+        return self.corpus.header(entry).metadata == header.metadata

@@ -278,6 +278,10 @@ def test_a_mask_beside_a_scan_a_fill_value_and_nan_mark_what_is_missing(tmp_path
     assert (corpus.missing(entry) == (np.isnan(values) | (mask > 0) | (values == 59))).all()
     assert (np.nan_to_num(corpus.elements(entry)) == np.nan_to_num(values)).all()
     assert verify(corpus) == []
+    export(corpus, [entry], tmp_path / "out")
+    again = Corpus.create(tmp_path / "again", 34)
+    ingest([tmp_path / "out/a.npy"], again)
+    assert (again.missing(again.entries[0]) == corpus.missing(entry)).all()
 
 
 def test_a_mask_of_another_shape_refuses_the_scan(tmp_path):
@@ -304,6 +308,8 @@ def test_a_window_makes_eight_bits_that_say_what_they_were(tmp_path):
     back = corpus.elements(entry) * entry.geometry.slope + entry.geometry.intercept
     assert np.abs(back - physical.clip(-1000, 400)).max() <= 1400 / 255 / 2 + 1e-9
     assert corpus.header(entry).metadata["window"] == [-1000.0, 400.0]
+    [(_, written)] = export(corpus, [entry], tmp_path / "out").files
+    assert np.allclose(nibabel.load(written).get_fdata().transpose(), back, atol=1e-3)
     assert "other options" in errors(ingest([tmp_path / "ct.nii"], corpus))[0]
     assert len(ingest([tmp_path / "ct.nii"], corpus, Options(window=(-1000.0, 400.0))).unchanged) == 1
 

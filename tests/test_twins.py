@@ -107,3 +107,33 @@ def test_what_only_looks_equal_is_stored_by_itself(tmp_path):
     ingest([tmp_path / "c.npy"], corpus, Options(window=(0.0, 63.0)))
     ingest([tmp_path / "t.txt", tmp_path / "t.txt.gz"], corpus)
     assert not any(entry.is_shared for entry in corpus.entries)
+
+
+def test_copies_of_which_one_has_a_mask_or_a_fill_value_are_no_twins(tmp_path):
+    """What is missing belongs to each: no mask comes over from a copy, no fill value is forgotten."""
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    for name in ("a", "b", "c"):
+        np.save(tmp_path / f"{name}.npy", values)
+    np.save(tmp_path / "a.missing.npy", (values % 2).astype(np.uint8))
+    corpus = Corpus.create(tmp_path / "corpus", 34)
+    ingest([tmp_path / "a.npy", tmp_path / "b.npy"], corpus)
+    ingest([tmp_path / "c.npy"], corpus, Options(fill=7))
+    marks = [int(corpus.missing(corpus.entries.named(f"{name}.npy")).sum()) for name in ("a", "b", "c")]
+    assert marks == [30, 0, 1]
+    assert not any(entry.is_shared for entry in corpus.entries)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_known_file_with_other_options_is_refused_whoever_reads_it(tmp_path, workers):
+    """Another fill value, a mask that was not there, another column: committed bytes stay, and the report says why."""
+    np.save(tmp_path / "v.npy", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    (tmp_path / "r.jsonl").write_text('{"question": "what", "other": 1}\n{"question": "who", "other": 2}\n')
+    paths = [tmp_path / "r.jsonl", tmp_path / "v.npy"]
+    corpus = Corpus.create(tmp_path / "corpus", 34)
+    ingest(paths, corpus)
+    assert len(ingest(paths, corpus, workers=Workers(workers)).unchanged) == 3
+    for options in (Options(fill=7, text_column="question"), Options(window=(0, 60), text_column="question")):
+        report = ingest(paths, corpus, options, workers=Workers(workers))
+        assert (len(report.refused), report.unchanged, report.ingested) == (2, [], [])
+    np.save(tmp_path / "v.missing.npy", np.ones((3, 4, 5), np.uint8))
+    assert len(ingest([tmp_path / "v.npy"], corpus).refused) == 1
