@@ -82,25 +82,32 @@ class Source:
         """All files that it is made of, ``path`` first where that is a file."""
         return self.files or (self.path,)
 
-    @cached_property
+    @property
     def head(self) -> bytes:
         """The first HEAD_BYTES, uncompressed; none of a folder. InputError if it cannot be read."""
-        if self.path.is_dir():
-            return b""
-        with self.open() as file:
-            return file.read(HEAD_BYTES)
+        return self._beginning[1]
 
-    @cached_property
+    @property
     def codecs(self) -> tuple[str, ...]:
         """The layers of compression, outermost first."""
+        return self._beginning[0]
+
+    @cached_property
+    def _beginning(self) -> tuple[tuple[str, ...], bytes]:
+        """The layers of compression and the first bytes inside them; a file that has none is opened once."""
+        try:
+            with self.path.open("rb", 0) as file:
+                head = file.read(HEAD_BYTES)
+        except IsADirectoryError:
+            return (), b""
+        except OSError as error:
+            raise unreadable(self.label, error) from error
         found: tuple[str, ...] = ()
-        while len(found) <= MOST_LAYERS and not self.path.is_dir():
-            with self._layered(found) as file:
-                codec = compressed.codec_of(file.read(16))
-            if codec is None:
-                break
+        while len(found) <= MOST_LAYERS and (codec := compressed.codec_of(head)):
             found += (codec,)
-        return found
+            with self._layered(found) as layer:
+                head = layer.read(HEAD_BYTES)
+        return found, head
 
     @cached_property
     def inner(self) -> Path:
