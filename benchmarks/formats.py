@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import shutil
 import sys
 import time
@@ -42,6 +43,7 @@ from pipelines.source import Source
 from pipelines.walk import walk
 
 ROUNDS = 3
+SLAB_BYTES = 1 << 26
 OPEN = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 
@@ -169,7 +171,11 @@ def _read_all(sources: list[Source]) -> None:
 
 def _touch(elements: Any) -> None:
     """Every element in memory, a slab at a time."""
-    step = max(1, (1 << 26) // max(1, int(np.prod(elements.shape[1:])) * elements.dtype.itemsize))
+    size = math.prod(elements.shape) * elements.dtype.itemsize
+    if size <= SLAB_BYTES:
+        np.array(elements[...])
+        return
+    step = max(1, SLAB_BYTES * elements.shape[0] // size)
     for start in range(0, elements.shape[0], step):
         np.array(elements[start : start + step])
 

@@ -5,10 +5,11 @@ Only what the options ask for is changed: ``fill`` marks elements as missing, ``
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aunn_data.errors import InputError
+from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines import archives, formats
 from pipelines.asked import changed
@@ -51,6 +52,8 @@ def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator
     """What a format's reader gives, with what joins it; whatever it raises refuses its file and no other."""
     mask = _mask(source)
     sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
+    beside = {"sidecars": sidecars, "compression": list(source.codecs)}
+    kept = {key: value for key, value in beside.items() if value}
     for found in _guarded(records, source):
         if isinstance(found, InputError):
             yield relabelled(found, source, source.path)
@@ -60,10 +63,15 @@ def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator
         except InputError as error:
             yield error
             continue
-        beside = {"sidecars": sidecars, "compression": list(source.codecs)}
-        if kept := {key: value for key, value in beside.items() if value}:
-            found = replace(found, header=replace(found.header, metadata={**found.header.metadata, **kept}))
-        yield found
+        yield _with_metadata(found, kept) if kept else found
+
+
+def _with_metadata(record: Record, more: dict[str, Any]) -> Record:
+    """The record with more metadata; written out, as ``replace`` takes longer than a reader for a small record."""
+    old = record.header
+    metadata = {**old.metadata, **more}
+    header = Header(old.record, old.source, old.modality, old.format, old.geometry, metadata, old.source_sha256)
+    return Record(header, record.elements, record.missing, record.twin)
 
 
 def _mask(source: Source) -> Record | None:
