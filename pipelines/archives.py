@@ -18,6 +18,7 @@ from pipelines.source import COPY_BYTES, Source
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 TAR_MAGIC = slice(257, 262)
+MOST_ENDS = 3
 MOST_DEPTH = 3  # archives within one another
 DEEPEST = 40  # folders within one another
 
@@ -51,7 +52,8 @@ def unpack(source: Source, folder: Path) -> Iterator[InputError]:
             except InputError:  # the stream that all members come from
                 raise
             except Exception as error:  # whatever zipfile, tarfile and the decoders behind them raise on bad bytes
-                yield _refused(source, f"{member.name} to unpack", f"{type(error).__name__}: {error}")
+                said = error.strerror if isinstance(error, OSError) else None  # without the path of our scratch
+                yield _refused(source, f"{member.name} to unpack", said or f"{type(error).__name__}: {error}")
             if left < 0:
                 yield _refused(source, f"at most {limits.max_ratio:g} bytes from each of it", "more", "--max-ratio")
                 return
@@ -72,12 +74,26 @@ def _zip(source: Source) -> Iterator[_Member]:
 
 
 def _tar(source: Source) -> Iterator[_Member]:
-    with source.open() as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    with source.open() as file, tarfile.open(fileobj=_Ending(file, source), mode="r|") as archive:  # type: ignore[call-overload]
         for info in archive:
             if not info.isdir():
                 yield _Member(
                     info.name, "" if info.isfile() else "a link or device", partial(archive.extractfile, info)
                 )
+
+
+class _Ending:
+    """A file whose end is an error once met: tarfile looks block by block for the end of a member of 2^60 bytes."""
+
+    def __init__(self, file: IO[bytes], source: Source):
+        self.file, self.source, self.met = file, source, 0
+
+    def read(self, count: int) -> bytes:
+        data = self.file.read(count)
+        self.met += not data
+        if self.met > MOST_ENDS:
+            raise _refused(self.source, "an archive that is whole", "one that ends within a member")
+        return data
 
 
 def _bad_name(name: str, folder: Path) -> str:

@@ -102,7 +102,8 @@ def path_below(folder: Path, source: str, overwrite: bool) -> Path:
         )
     if path.exists() and not overwrite:
         raise InputError(path, expected="no such file yet", found="one", remedy="use --overwrite or another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for above in [folder, *(folder / name for name in reversed(path.relative_to(folder).parents))]:
+        above.mkdir(parents=above == folder, exist_ok=True)  # mkdir's own way down recurses, and names may be deep
     return path
 
 

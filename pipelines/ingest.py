@@ -14,6 +14,7 @@ from aunn_data.store import store_at
 from pipelines.asked import wishes
 from pipelines.options import Options
 from pipelines.parallel import ALONE, Read, Workers, read_all
+from pipelines.scans import zarr_arrays
 from pipelines.source import Source
 from pipelines.twins import Twins
 from pipelines.walk import walk
@@ -21,6 +22,7 @@ from pipelines.walk import walk
 BATCH_BYTES = 1 << 28  # a batch is committed once its elements take this much memory …
 BATCH_RECORDS = 1 << 14  # … or it has this many records
 ATTEMPTS = 10  # for one batch, where other writers ingest the same files
+MANIFOLD = zarr_arrays.FORMATS  # a source may hold more records than the one of its name: labels beside an image
 CHESS_FORMATS = {"boards": "pgn-boards", "pgn": "pgn"}  # payload of games -> a header's format
 
 
@@ -106,7 +108,8 @@ def _new_records(reading: Read, report: Report) -> Iterator[Record]:
     source, label = reading.source, Path(reading.source.label)
     if known := _known(source.name, report):
         sha256 = resolved(reading.sha256)
-        if known.source_sha256 == sha256:  # of one record: so it was not even read if somebody else was to read it
+        # Of one record: so it was not even read if somebody else was to read it.
+        if known.source_sha256 == sha256 and known.format not in MANIFOLD:
             _check_same(source, known, sha256, report.corpus)
             report.unchanged.append((label, known))
             return
@@ -122,7 +125,7 @@ def _new_records(reading: Read, report: Report) -> Iterator[Record]:
 
 def _source_of(name: str, report: Report) -> str | None:
     known = _known(name, report)
-    return known.source_sha256 if known else None
+    return known.source_sha256 if known and known.format not in MANIFOLD else None
 
 
 def _check_same(source: Source, known: Entry, sha256: str, corpus: Corpus, found: Record | None = None) -> None:

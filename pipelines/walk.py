@@ -6,10 +6,12 @@ is called like the one image or scan beside it is its sidecar and joins its head
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from aunn_data.errors import InputError
 from pipelines import compressed, formats
@@ -19,6 +21,8 @@ from pipelines.source import Group, Scratch, Source, unreadable
 SIDECARS = {".json": ("image", "scan"), ".txt": ("image",), ".bval": ("scan",), ".bvec": ("scan",)}
 MASK = ".missing"
 MOST_SIDECAR_BYTES = 1 << 16
+MOST_TIMES = 16  # that one folder goes in by links: folders that link to one another make n! paths
+_Identity = tuple[int, int]  # device and inode
 
 
 def walk(
@@ -29,21 +33,30 @@ def walk(
     ``parent`` is the archive that was unpacked there.
     """
     options = options or Options()
-    left_out = os.path.realpath(corpus)
+    left_out = _identity(Path(corpus))
     for folder, files in groupby(paths, key=lambda path: None if path.is_dir() else path.parent):
         if folder is not None:
             yield from _Walk(folder, left_out, options, parent).files(folder, [path.name for path in files])
             continue
         for path in files:
-            yield from _Walk(path, left_out, options, parent).folder(path, ())
+            yield from _Walk(path, left_out, options, parent).folder(path)
+
+
+class _Waiting(NamedTuple):
+    """A folder to be walked, what folders it lies in, and whether a link led there."""
+
+    folder: Path
+    above: frozenset[_Identity | None]
+    by_link: bool
 
 
 class _Walk:
     """The way through one path."""
 
-    def __init__(self, root: Path, left_out: str, options: Options, parent: Source | None):
+    def __init__(self, root: Path, left_out: "_Identity | None", options: Options, parent: Source | None):
         self.root, self.left_out, self.options, self.parent = root, left_out, options, parent
         self.taken: set[Path] = set()  # by groups
+        self.times: Counter[_Identity | None] = Counter()  # that a folder went in by links
 
     def files(self, folder: Path, given: list[str]) -> Iterator[Source | InputError]:
         """Files given one by one: with all that belongs to them; a group is taken whole where all of it is given."""
@@ -63,26 +76,36 @@ class _Walk:
             if not isinstance(source, Source) or source.path.name in asked:
                 yield source
 
-    def folder(self, folder: Path, above: tuple[str, ...]) -> Iterator[Source | InputError]:
-        """All that lies in a folder and below it, groups first."""
-        real = os.path.realpath(folder)
-        if real == self.left_out:
-            return
-        if real in above:
-            yield InputError(folder, expected="a folder", found="a link to one above it", remedy="leave the link out")
-            return
+    def folder(self, folder: Path) -> Iterator[Source | InputError]:
+        """All that lies in a folder and below it, groups first; however deep it goes."""
+        waiting = [_Waiting(folder, frozenset(), False)]
+        while waiting:
+            folder, above, by_link = waiting.pop()
+            this = _identity(folder)
+            by_link = by_link or (bool(above) and folder.is_symlink())
+            if this in above or (by_link and self.times[this] >= MOST_TIMES):
+                found = "a link to one above it" if this in above else f"links to it in {MOST_TIMES} other places"
+                yield InputError(folder, expected="a folder", found=found, remedy="leave the link out")
+            elif this is None or this != self.left_out:
+                self.times[this] += by_link
+                below: list[str] = []
+                yield from self._in_folder(folder, below)
+                inside = above | {this} if below else above
+                waiting.extend(_Waiting(folder / name, inside, by_link) for name in reversed(below))
+
+    def _in_folder(self, folder: Path, below: list[str]) -> Iterator[Source | InputError]:
+        """What lies in one folder; the names of those in it go to ``below``, unless all of it is one group."""
         try:
             files, folders = _listed(folder)
-        except OSError as error:
+            for group in self._groups(folder, files, folders):
+                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+                if group.whole:
+                    return
+            yield from self._singles(folder, self._left(folder, files))
+        except OSError as error:  # not to be listed, or its path is longer than the system takes
             yield unreadable(folder, error)
             return
-        for group in self._groups(folder, files, folders):
-            yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
-            if group.whole:
-                return
-        yield from self._singles(folder, self._left(folder, files))
-        for name in folders:
-            yield from self.folder(folder / name, (*above, real))
+        below.extend(folders)
 
     def _left(self, folder: Path, files: list[str]) -> list[str]:
         return [file for file in files if folder / file not in self.taken]
@@ -124,7 +147,9 @@ class _Walk:
         try:
             (self.options.prefix + name).encode()
         except UnicodeEncodeError:
-            return InputError(repr(path), expected="a name in UTF-8", found="other bytes", remedy="rename the file")
+            return InputError(
+                repr(os.fsencode(path))[2:-1], expected="a name in UTF-8", found="other bytes", remedy="rename the file"
+            )
         if self.parent:
             return replace(self.parent.within(path, name), files=files)
         return Source(path, self.options.prefix + name, self.options, files, scratch=Scratch())
@@ -133,8 +158,24 @@ class _Walk:
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
     """Names of files and of folders, links to folders included, each sorted."""
     with os.scandir(folder) as found:
-        entries = sorted((entry.name, entry.is_dir()) for entry in found)
+        entries = sorted((entry.name, _is_folder(entry)) for entry in found)
     return [name for name, is_dir in entries if not is_dir], [name for name, is_dir in entries if is_dir]
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reported by its own name, like every file that cannot be read
+        return False
+
+
+def _identity(folder: Path) -> _Identity | None:
+    """What tells a folder from others, whatever path leads to it; None if there is none."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _paths(folder: Path, group: Group) -> tuple[Path, ...]:
@@ -182,7 +223,8 @@ def _stem(file: str) -> str:
 
 def _is_note(path: Path) -> bool:
     try:
-        return path.stat().st_size <= MOST_SIDECAR_BYTES and bool(path.read_bytes().decode())
+        fits = path.is_file() and path.stat().st_size <= MOST_SIDECAR_BYTES
+        return fits and bool(path.read_bytes().decode())
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -202,6 +202,14 @@ def test_axes_of_any_number_have_names(tmp_path):
         assert records_of(npy, tmp_path / "a.npy")[0].header.geometry.axes == axes
 
 
+def test_every_version_of_npy_is_read(tmp_path):
+    """3.0 has its header in UTF-8."""
+    for version in ((1, 0), (2, 0), (3, 0)):
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array(file, VALUES, version=version)
+        assert np.array_equal(records_of(npy, tmp_path / "a.npy")[0].elements, VALUES)
+
+
 def test_members_of_an_archive_are_records(tmp_path):
     """Each array of a .npz is a record, name::member; one that is bad is refused and the others go in."""
     np.savez_compressed(tmp_path / "a.npz", one=VALUES, two=np.array(["text"]), three=VALUES > 0)

@@ -147,6 +147,29 @@ def test_ome_says_axes_spacing_and_units(tmp_path):
     assert np.array_equal(record.elements, values[:, :, 0].swapaxes(0, 1))
 
 
+def test_ome_images_of_other_sizes_and_types_keep_theirs(tmp_path):
+    """A stack, a coloured picture and a stack of floats in one file: three records, all as tifffile reads them."""
+    stacks = (STACK.astype("u2"), np.arange(45, dtype="u1").reshape(3, 5, 3), np.linspace(0, 1, 48).reshape(2, 4, 6))
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for values, axes in zip(stacks, ("ZYX", "YXS", "CYX"), strict=True):
+            photometric = "rgb" if axes == "YXS" else "minisblack"
+            file.write(values, photometric=photometric, metadata={"axes": axes})
+    found = records_of(scan_tiff, tmp_path / "a.ome.tif")
+    for record, values in zip(found, stacks, strict=True):
+        elements = np.asarray(record.elements)
+        values = np.moveaxis(values, -1, 0) if values.shape[-1] == 3 else values
+        assert elements.dtype == values.dtype
+        assert np.array_equal(elements, values)
+
+
+def test_uncompressed_ycbcr_comes_back_in_full_resolution(tmp_path):
+    """Without the tag that says so, readers take the colours for subsampled."""
+    picture = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    Image.fromarray(picture, "YCbCr").save(tmp_path / "a.tif")
+    image_tiff.write(records_of(image_tiff, tmp_path / "a.tif"), tmp_path / "b.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), tifffile.imread(tmp_path / "a.tif"))
+
+
 def test_imagej_says_axes_spacing_and_units(tmp_path):
     """The resolution is in pixels a unit."""
     values = STACK.astype("u2").reshape(1, 4, 1, 20, 18)

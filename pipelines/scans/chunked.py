@@ -25,6 +25,7 @@ AXES = ("t", "z", "y", "x")
 AT_ONCE_BYTES = 1 << 25  # elements that take no more are read at once: no file stays open for them
 PIECE_BYTES = 1 << 24  # of elements that are read together to find their range …
 PIECE_CHUNKS = 64  # … and chunks that are asked for together although most of them may not be stored
+MOST_AXES = 32
 FREE_BYTES = 1 << 32  # elements that a source may have for nothing: chunks that are not stored, or all alike
 
 Array = npt.NDArray[Any]
@@ -250,6 +251,8 @@ def checked(where: object, dtype: np.dtype[Any], shape: Sequence[int], size: int
             found=f"elements of type {dtype}",
             remedy="convert it to numbers; text goes in as text files",
         )
+    if len(shape) > MOST_AXES:
+        raise InputError(where, expected=f"at most {MOST_AXES} axes", found=f"{len(shape)}", remedy="reshape it")
     count = math.prod(shape)
     if count < 1 or min(shape, default=1) < 1:
         raise InputError(where, expected="at least one element", found=f"shape {tuple(shape)}", remedy="leave it out")

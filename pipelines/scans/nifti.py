@@ -88,6 +88,8 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 
 def _head_of(path: Path) -> bytes:
+    if not path.is_file():  # a pipe never ends
+        return b""
     try:
         with path.open("rb") as file:
             return file.read(LONGEST)

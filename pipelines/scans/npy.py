@@ -25,14 +25,18 @@ FORMATS = ("npy", "npz")
 
 MAGIC, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 AXES = ("t", "z", "y", "x")
-READ_HEADER = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+READ_HEADER = {
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
+    (3, 0): npy_format.read_array_header_2_0,  # the same in UTF-8, which only names of fields need
+}
 REMEDY = "save it again with numpy.save: whole numbers, floats, complex numbers or bools, no objects"
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """By content: numpy's magic, or a zip archive whose first member is an array."""
+    """By content: numpy's magic, or a zip archive whose members are all arrays."""
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    return head.startswith(MAGIC) or (head.startswith(ZIP) and name.endswith(b".npy"))
+    return head.startswith(MAGIC) or (head.startswith(ZIP) and name.endswith(b".npy") and _only_arrays(path))
 
 
 def read(source: Source) -> Iterator[Record | InputError]:
@@ -81,6 +85,15 @@ def array_of(record: Record) -> npt.NDArray[Any]:
     return elements.T if metadata.get("fortran_order") else elements
 
 
+def _only_arrays(path: Path) -> bool:
+    """False for an archive of other files as well; True where that is not to be seen (it is compressed, or cut)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith((".npy", "/")) for name in archive.namelist())
+    except Exception:  # zipfile raises all kinds of things on bad bytes; the reader says which
+        return True
+
+
 def _array(path: Path) -> tuple[npt.NDArray[Any], bool]:
     """The array of a .npy in storage order, and whether that is Fortran's."""
     size = path.stat().st_size
@@ -122,7 +135,7 @@ def _header(file: IO[bytes], where: object) -> tuple[tuple[int, ...], bool, np.d
     """Shape, Fortran order and type; InputError for a type that is no number."""
     version = npy_format.read_magic(file)
     if version not in READ_HEADER:
-        raise InputError(where, expected="format version 1.0 or 2.0", found=f"{version}", remedy=REMEDY)
+        raise InputError(where, expected="format version 1.0, 2.0 or 3.0", found=f"{version}", remedy=REMEDY)
     with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, Python of odd escapes in them
         warnings.simplefilter("ignore")
         shape, fortran, dtype = READ_HEADER[version](file)

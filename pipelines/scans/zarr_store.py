@@ -207,7 +207,11 @@ class Opened:
 
     def find_chunks(self, folder: Path, document: dict[str, Any]) -> list[str]:
         """Finds the chunks that are stored; returns the names of files that are none."""
-        files = [name for name in _files(folder) if name not in DOCUMENTS]
+        names = [name for name in _files(folder) if name not in DOCUMENTS]
+        files = [name for name in names if os.path.isfile(folder / name)]
+        odd = (
+            [name for name in names if not os.path.isfile(folder / name)] if len(files) < len(names) else []
+        )  # a pipe never ends
         places, others = self._places(files)
         if not places and files and self.version == 2 and "dimension_separator" not in document:
             self.nested = True  # written by the old NestedDirectoryStore, which did not say so
@@ -215,7 +219,7 @@ class Opened:
             self.array = opened(folder, "", nested, self.where).array
             places, others = self._places(files)
         self.stored = np.array(places, np.int64).reshape(-1, len(self.shape))
-        return others
+        return others + odd
 
     def _places(self, files: list[str]) -> tuple[list[tuple[int, ...]], list[str]]:
         encode, shape = self.array.metadata.encode_chunk_key, self.array.shape
@@ -284,8 +288,8 @@ def _is_array(document: Any) -> bool:
 
 def _text(file: Path, where: str) -> str:
     with refusing(where, "a document in UTF-8", REMEDY):
-        if file.stat().st_size > MOST_DOCUMENT_BYTES:
-            raise ValueError(f"{file.stat().st_size} bytes")
+        if not file.is_file() or file.stat().st_size > MOST_DOCUMENT_BYTES:
+            raise ValueError(f"{file.stat().st_size} bytes" if file.is_file() else "no regular file")
         return file.read_bytes().decode()
 
 

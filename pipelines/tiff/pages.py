@@ -357,6 +357,8 @@ def elements_of(path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any], ke
 
     Mapped where the samples lie in the file as they are, else decoded: at once if they are few.
     """
+    pages = [pages[number] for number in numbers.ravel().tolist()]  # others may be of another size and type
+    numbers = np.arange(len(pages)).reshape(numbers.shape)
     found: Any = _linear(path, pages, numbers)
     if found is None:
         found = Planes(path, pages, numbers, keep, where)

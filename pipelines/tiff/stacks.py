@@ -22,6 +22,7 @@ DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, UIC2, BITS = 270, 282, 283, 33629, 258
 OME_AXES = {"T": "t", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
 IMAGEJ_COUNTS = (("frames", "t"), ("slices", "z"), ("channels", "channel"))  # slowest first
 MOST_PLANES = 1 << 24
+MOST_OME_PLANES = 1 << 20  # of all images that one text names: it costs nothing to name more
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,22 @@ def _ome(description: str, pages: int) -> list[Note] | None:
             return None
         own = root.get("UUID")
         found = [pixels for image in root if _name(image) == "Image" for pixels in image if _name(pixels) == "Pixels"]
-        return [_pixels(pixels, own, pages) for pixels in found]
+        return _all_pixels(found, own, pages)
     except Exception:  # its text stays in the header; the pages are what they are without it
         return None
 
 
-def _pixels(pixels: Any, own: str | None, pages: int) -> Note:
+def _all_pixels(found: Sequence[Any], own: str | None, pages: int) -> list[Note]:
+    notes, left = [], MOST_OME_PLANES
+    for pixels in found:
+        note, planes = _pixels(pixels, own, pages, left)
+        notes.append(note)
+        left -= planes
+    return notes
+
+
+def _pixels(pixels: Any, own: str | None, pages: int, most: int) -> tuple[Note, int]:
+    """The note, and how many planes it names; ValueError if those are more than ``most``."""
     order = pixels.get("DimensionOrder", "XYCZT")
     letters = order[:1:-1]  # slowest first
     if sorted(order) != sorted("XYCZT") or not order.startswith("XY"):
@@ -162,7 +173,7 @@ def _pixels(pixels: Any, own: str | None, pages: int) -> Note:
     sizes = {letter: int(pixels.get(f"Size{letter}", 1)) for letter in letters}
     sizes["C"] = max(1, sizes["C"] // (channels[0] if channels and channels[0] > 0 else 1))
     shape = tuple(sizes[letter] for letter in letters)
-    if min(shape) < 1 or math.prod(shape) > MOST_PLANES:
+    if min(shape) < 1 or math.prod(shape) > most:
         raise ValueError(f"{shape}")
     numbers = np.full(math.prod(shape), -1, np.int64)
     for data in pixels:
@@ -172,9 +183,8 @@ def _pixels(pixels: Any, own: str | None, pages: int) -> Note:
     for letter, key, unit in (("X", "PhysicalSizeX", "µm"), ("Y", "PhysicalSizeY", "µm"), ("Z", "PhysicalSizeZ", "µm")):
         spacing[letter.lower()], units[letter.lower()] = _size(pixels, key, unit)
     spacing["t"], units["t"] = _size(pixels, "TimeIncrement", "s")
-    return Note(
-        tuple(OME_AXES[letter] for letter in letters), _boxed(numbers.reshape(shape)), _known(spacing), _known(units)
-    )
+    axes = tuple(OME_AXES[letter] for letter in letters)
+    return Note(axes, _boxed(numbers.reshape(shape)), _known(spacing), _known(units)), len(numbers)
 
 
 def _place(data: Any, numbers: npt.NDArray[np.int64], letters: str, shape: tuple[int, ...], pages: int) -> None:

@@ -21,7 +21,7 @@ from pipelines.tiff.ifd import SUB_IFDS
 from pipelines.tiff.pages import COLOUR_MAP, DEPTH, PALETTE, PHOTOMETRIC
 from pipelines.tiff.tags import LAYOUT, POINTERS, Json, applied, count_of, number_in, raw_of
 
-COMPRESSION, EXTRA_SAMPLES = 259, 338
+COMPRESSION, EXTRA_SAMPLES, SUBSAMPLING = 259, 338, 530
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
 DEFLATE, YCBCR, RGB, GREY = 8, 6, 2, 1
 STRIP_BYTES = 1 << 20
@@ -252,6 +252,8 @@ def _fitting(tags: Sequence[Json], samples: npt.NDArray[Any]) -> list[Json]:
             continue
         kept.append([tag[0], tag[1], [new.pop(tag[0])]] if tag[0] in new else tag)
     kept.extend([code, SHORT, [value]] for code, value in new.items() if not (tags and value == 1))
+    if photometric == YCBCR:  # all samples of all pixels; left out, it means that colours have a quarter of them
+        kept.append([SUBSAMPLING, SHORT, [1, 1]])
     extra = channels - {RGB: 3, 5: 4, YCBCR: 3, 8: 3}.get(photometric, 1)
     if extra > 0 and not any(tag[0] == EXTRA_SAMPLES for tag in kept):
         kept.append([EXTRA_SAMPLES, SHORT, [2 if extra == 1 else 0] + [0] * (extra - 1)])
