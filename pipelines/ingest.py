@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from aunn_data.batch import Sha256, resolved
@@ -100,12 +101,12 @@ def _add_new(reading: Read, batch: "_Batch") -> None:
         for record in _new_records(reading, batch.report):
             batch.add(reading.source, record, reading.sha256)
     except InputError as error:
-        batch.report.refused.append((Path(reading.source.label), error))
+        batch.report.refused.append((_path(reading.source.label), error))
 
 
 def _new_records(reading: Read, report: Report) -> Iterator[Record]:
     """The records of a source that the corpus lacks; the rest goes to the report."""
-    source, label = reading.source, Path(reading.source.label)
+    source, label = reading.source, _path(reading.source.label)
     if known := _known(source.name, report):
         sha256 = resolved(reading.sha256)
         # Of one record: so it was not even read if somebody else was to read it.
@@ -121,6 +122,12 @@ def _new_records(reading: Read, report: Report) -> Iterator[Record]:
             report.unchanged.append((label, known))
         else:
             yield _laid_out(found, source.options)
+
+
+@lru_cache(maxsize=1024)
+def _path(label: str) -> Path:
+    """A path is dear to make, and many records are those of one source."""
+    return Path(label)
 
 
 def _source_of(name: str, report: Report) -> str | None:
@@ -197,7 +204,7 @@ class _Batch:
     def commit(self) -> None:
         if self.dry_run:
             waiting = self.records + self.later
-            self.report.planned.extend((Path(source.label), record.header) for source, record, _ in waiting)
+            self.report.planned.extend((_path(source.label), record.header) for source, record, _ in waiting)
         else:
             self._append(self.records)
             self._append([(source, self.twins.shared(record, sha256), sha256) for source, record, sha256 in self.later])
@@ -212,7 +219,7 @@ class _Batch:
             entries = self.report.corpus.append([r for _, r, _ in records], [s for _, _, s in records])
         except InputError as error:
             if len(records) == 1:
-                self.report.refused.append((Path(records[0][0].label), error))
+                self.report.refused.append((_path(records[0][0].label), error))
                 return
             middle = len(records) // 2
             self._append(records[:middle])
@@ -223,7 +230,7 @@ class _Batch:
             self.report.corpus.refresh()
             self._append(list(self._still_new(records)), attempt + 1)
         else:
-            self.report.ingested.extend((Path(s.label), e) for (s, _, _), e in zip(records, entries, strict=True))
+            self.report.ingested.extend((_path(s.label), e) for (s, _, _), e in zip(records, entries, strict=True))
             self.twins.committed(entries)
 
     def _still_new(self, records: list[_Waiting]) -> Iterator[_Waiting]:
@@ -235,6 +242,6 @@ class _Batch:
                 continue
             try:
                 _check_same(source, known, resolved(sha256), self.report.corpus, record)
-                self.report.unchanged.append((Path(source.label), known))
+                self.report.unchanged.append((_path(source.label), known))
             except InputError as error:
-                self.report.refused.append((Path(source.label), error))
+                self.report.refused.append((_path(source.label), error))

@@ -47,10 +47,12 @@ class Twins:
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """These are in the corpus now."""
-        for entry in entries:
-            self.sources.setdefault(entry.source_sha256, entry.source)
-            self.geometries.add(entry.geometry.text)
-            self.coming.pop(entry.source_sha256, None)
+        sources = dict.fromkeys((entry.source_sha256, entry.source) for entry in entries)
+        for sha256, source in sources:
+            self.sources.setdefault(sha256, source)
+            self.coming.pop(sha256, None)
+        geometries = {id(entry.geometry): entry.geometry for entry in entries}
+        self.geometries.update(geometry.text for geometry in geometries.values())
 
     def _alike(self, entry: Entry, record: Record, sha256: str) -> bool:
         """Were both read in the same way? The metadata tell of windows, fill values and masks too."""
