@@ -7,19 +7,24 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import shutil
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import imagecodecs
 import zstandard
 
 from aunn_data.errors import InputError
 
 FREE_BYTES = 1 << 26  # may come out of any file, whatever the ratio
 COPY_BYTES = 1 << 22
+STREAMED = 1 << 18  # bytes of a gzip file that are read as a stream: most who look at its beginning need no more
+GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_CHUNK = 1 << 11  # a block of 4 bytes may become 128 KiB: what one call gives stays below 64 MiB
 MAGIC = re.compile(
     rb"(?P<gz>\x1f\x8b\x08)|(?P<bz2>BZh[1-9](?:1AY&SY|\x17rE8P\x90))|(?P<xz>\xfd7zXZ\0)"
@@ -93,6 +98,48 @@ class _Checked(io.RawIOBase):
         super().close()
 
 
+class _Gzip:
+    """gzip, of one member or several; a file of one is unpacked at once behind its beginning, in a fourth of the time.
+
+    libdeflate, which does that, says nothing of what lies behind a member: only a file that is one member whole, as its
+    last eight bytes tell, is unpacked so. All others are read as a stream, which also says what is wrong with a file.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.stream = file, gzip.GzipFile(fileobj=file, mode="rb")
+        self.at, self.whole, self.tried = 0, memoryview(b""), False
+
+    def read(self, count: int) -> bytes | memoryview:
+        if not self.tried:
+            count = min(count, STREAMED)
+            if self.at >= STREAMED:
+                self.tried, self.whole = True, memoryview(_one_member(self.file))
+        data = self.whole[self.at : self.at + count] if self.whole else self.stream.read(count)
+        self.at += len(data)
+        return data
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _one_member(file: IO[bytes]) -> bytes:
+    """What is in a gzip file of one member, unpacked; b"" if it is not that, not whole, or more than FREE_BYTES."""
+    if not file.seekable() or os.fstat(file.fileno()).st_size > FREE_BYTES:
+        return b""
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    crc, size = struct.unpack_from("<II", data, len(data) - 8)
+    if size > FREE_BYTES or data.find(GZIP_MAGIC, 1) != -1:
+        return b""
+    try:
+        found = bytes(imagecodecs.gzip_decode(data, out=size))
+    except RuntimeError:
+        return b""
+    return found if len(found) == size and imagecodecs.deflate_crc32(found) == crc else b""
+
+
 class _Frames:
     """Zstandard frames one after another; python-zstandard's own reader says nothing where the last one is cut."""
 
@@ -129,7 +176,7 @@ _PACK: dict[str, Callable[[IO[bytes]], Any]] = {
     "zst": lambda file: zstandard.ZstdCompressor().stream_writer(file, closefd=False),
 }
 _OPEN: dict[str, Callable[[IO[bytes]], Any]] = {
-    "gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+    "gz": _Gzip,
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
     "zst": _Frames,

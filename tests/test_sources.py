@@ -26,7 +26,7 @@ from PIL import Image
 from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError
 from aunn_data.verify import verify
-from pipelines import parallel
+from pipelines import compressed, parallel
 from pipelines.export import export, export_as
 from pipelines.ingest import ingest
 from pipelines.options import Limits, Options
@@ -90,6 +90,34 @@ def test_a_compressed_file_goes_in_as_what_it_holds_and_comes_back_compressed(co
     with Source(written, "").open() as file:
         assert file.read() == TEXT
     assert Source(written, "").codecs == (codec,)
+
+
+LONG = np.random.default_rng(0).integers(0, 64, 3 * compressed.STREAMED, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda one: one, LONG),
+        (lambda one: one + one, LONG + LONG),
+        (lambda one: one + gzip.compress(b"more"), LONG + b"more"),
+        (lambda one: one + bytes(512), LONG),
+        (lambda one: one + b"what is behind" + one[-8:], None),
+        (lambda one: one[:-1], None),
+        (lambda one: one[: len(one) // 2] + bytes(9) + one[len(one) // 2 + 9 :], None),
+        (lambda one: one[:-8] + bytes(4) + one[-4:], None),
+    ],
+)
+def test_a_long_gzip_file_gives_all_its_members_and_nothing_else(change, found, tmp_path):
+    """libdeflate unpacks its end, and alone would take no notice of what lies behind the first member."""
+    path = tmp_path / "a"
+    path.write_bytes(change(gzip.compress(LONG, 1)))
+    with Source(path, "a").open() as file:
+        if found is None:
+            with pytest.raises(InputError, match="compressed file that is whole"):
+                file.read()
+        else:
+            assert file.read() == found
 
 
 @pytest.mark.parametrize("codec", PACK)
