@@ -1,9 +1,11 @@
 """Records back into files of their own format."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -34,12 +36,13 @@ def export(
     on_record: Callable[[Entry], object] = lambda entry: None,
 ) -> Exported:
     """Writes records below a folder, those of one source into one file, in order. Bad ones land in ``refused``."""
-    done = Exported()
+    done, made = Exported(), set[Path]()
     for source, group in groupby(entries, key=lambda entry: entry.source):
         members = list(group)
         try:
             path = path_below(folder, source.replace("::", "/"), overwrite)
-            path = write([corpus.record(entry) for entry in members], path)
+            records = [corpus.record(entry) for entry in members]
+            path = _placed(path, overwrite, made, partial(write, records))
             done.files.extend((entry, path) for entry in members)
         except (AunnError, OSError) as error:
             done.refused.append((source, _as_input_error(source, error)))
@@ -57,11 +60,12 @@ def export_as(
     on_record: Callable[[Entry], object] = lambda entry: None,
 ) -> Exported:
     """Writes each record into a file of its own, of another format (``exchange.KINDS``)."""
-    done = Exported()
+    done, made = Exported(), set[Path]()
     for entry in entries:
         try:
             path = path_below(folder, entry.record.replace("::", "/") + KINDS[name].suffix, overwrite)
-            done.files.append((entry, write_as(corpus.record(entry), name, path)))
+            written = _placed(path, overwrite, made, partial(write_as, corpus.record(entry), name))
+            done.files.append((entry, written))
         except (AunnError, OSError) as error:
             done.refused.append((entry.record, _as_input_error(entry.record, error)))
         on_record(entry)
@@ -91,6 +95,28 @@ def write(records: Sequence[Record], path: Path) -> Path:
             compressed.compress(written, codec, packed)
             written = packed
         return written.rename(path if own else path.with_name(written.name))
+
+
+def _placed(path: Path, overwrite: bool, made: set[Path], write: Callable[[Path], Path]) -> Path:
+    """Has a file written, with what comes beside it, where nothing else is, and then moved to where it belongs.
+
+    Its name may get another suffix on the way. InputError if a file is called so, be it one of those ``made`` before.
+    """
+    with tempfile.TemporaryDirectory(prefix=".aunn-", dir=path.parent) as folder:
+        written = write(Path(folder, path.name))
+        moves = [(found, path.with_name(found.name)) for found in sorted(Path(folder).iterdir())]
+        for _, there in moves:
+            if there in made or (os.path.lexists(there) and not overwrite):
+                other = ", which another record was written to just now" if there in made else ""
+                remedy = "another --out" if there in made else "--overwrite or another --out"
+                raise InputError(there, expected="no such file yet", found=f"one{other}", remedy=f"use {remedy}")
+        for found, there in moves:
+            if found.is_dir() and there.is_dir():
+                shutil.copytree(found, there, dirs_exist_ok=True)
+            else:
+                found.replace(there)
+            made.add(there)
+    return path.with_name(written.name)
 
 
 def path_below(folder: Path, source: str, overwrite: bool) -> Path:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import zipfile
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError
@@ -57,10 +59,9 @@ def found_in(folder):
 def test_folders_deeper_than_python_recurses_go_in_and_come_back(tmp_path):
     """1,200 folders within one another: the file in the last one is a record, and so is the one beside the first."""
     home, deep = tmp_path / "home", "d/" * 1200
-    here = os.open(tmp_path, os.O_RDONLY)
+    (home / "beside").mkdir(parents=True)
+    (home / "beside/b.txt").write_bytes(TEXT * 2)
     try:
-        os.mkdir("home", dir_fd=here)
-        os.makedirs(home / "beside")
         os.chdir(home)
         for _ in range(1200):
             os.mkdir("d")
@@ -68,7 +69,6 @@ def test_folders_deeper_than_python_recurses_go_in_and_come_back(tmp_path):
         with open("deep.txt", "wb") as file:
             file.write(TEXT)
         os.chdir(tmp_path)
-        (home / "beside/b.txt").write_bytes(TEXT * 2)
         corpus = Corpus.create(tmp_path / "corpus", 34)
         assert ingest([home], corpus).refused == []
         assert {entry.record for entry in corpus.entries} == {f"{deep}deep.txt", "beside/b.txt"}
@@ -77,7 +77,7 @@ def test_folders_deeper_than_python_recurses_go_in_and_come_back(tmp_path):
         assert {path.read_bytes() for _, path in done.files} == {TEXT, TEXT * 2}
     finally:
         os.chdir("/")
-        os.close(here)
+        subprocess.run(["rm", "-rf", home, tmp_path / "out"], check=True)  # Python's rmtree recurses
 
 
 def test_a_link_to_itself_costs_itself_alone(tmp_path):
@@ -187,6 +187,25 @@ def test_a_name_that_is_no_utf8_is_reported_by_its_bytes(tmp_path):
     names, [error] = found_in(tmp_path)
     assert names == ["ok.txt"]
     assert "bad\\xff.txt" in error
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_gets_another_suffix_overwrites_no_neighbour(tmp_path, overwrite):
+    """A JPEG comes back as .jpg.png: not over a .jpg.png that is there, be it the user's or another record's."""
+    (tmp_path / "home").mkdir()
+    for shade, (name, format) in enumerate({"p.jpg.png": "png", "p.jpg": "jpeg", "q.jpg": "jpeg"}.items()):
+        Image.new("L", (8, 8), shade * 50).save(tmp_path / "home" / name, format)
+    corpus = Corpus.create(tmp_path / "corpus", 34)
+    for name in ("p.jpg.png", "p.jpg", "q.jpg"):
+        ingest([tmp_path / "home" / name], corpus)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/q.jpg.png").write_bytes(b"the user's own")
+    done = export(corpus, list(corpus.entries), tmp_path / "out", overwrite)
+    refused = ["p.jpg"] if overwrite else ["p.jpg", "q.jpg"]
+    assert [source for source, _ in done.refused] == refused
+    assert np.asarray(Image.open(tmp_path / "out/p.jpg.png")).max() == 0
+    assert ((tmp_path / "out/q.jpg.png").read_bytes() == b"the user's own") is not overwrite
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_a_label_array_is_found_missing_when_only_its_image_went_in(tmp_path):
