@@ -16,11 +16,13 @@ from PIL import Image
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError
+from pipelines.cli.data import main as data
 from pipelines.export import export
 from pipelines.ingest import ingest
 from pipelines.records import leaves, records_of
 from pipelines.source import Source
 from pipelines.walk import MOST_TIMES, walk
+from tests.commands import run
 
 TEXT = b"a text of some words\n"
 
@@ -187,6 +189,20 @@ def test_a_name_that_is_no_utf8_is_reported_by_its_bytes(tmp_path):
     names, [error] = found_in(tmp_path)
     assert names == ["ok.txt"]
     assert "bad\\xff.txt" in error
+
+
+def test_very_many_refusals_are_told_by_their_kind(tmp_path):
+    """The first few by name, how many more there are, and a line end in a name is no new line of the report."""
+    for number in range(80):
+        (tmp_path / f"empty{number:02}\nrefused.txt").touch()
+    (tmp_path / "unknown").write_bytes(bytes(9))
+    corpus = tmp_path / "corpus"
+    _, _, said = run(data, "ingest", tmp_path, "--corpus", corpus)
+    lines = [line for line in said.splitlines() if line.startswith("refused")]
+    assert len(lines) == 7
+    assert "75 more" in lines[-1]
+    assert any("unknown" in line for line in lines)
+    assert len(json.loads(run(data, "ingest", tmp_path, "--corpus", corpus, "--json")[1])["refused"]) == 81
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
+from aunn_data.errors import InputError
 from aunn_data.geometry import LAYOUTS
 from aunn_data.header import Header
 from aunn_data.store import store_at
@@ -21,6 +22,8 @@ from pipelines.cli.common import bar, corpus_option, output_options, print_json,
 from pipelines.options import Limits, Options
 from pipelines.parallel import Workers
 from pipelines.source import Source
+
+MANY_REFUSALS, FEW_REFUSALS = 50, 5
 
 
 class Window(click.ParamType[tuple[float, float]]):
@@ -166,9 +169,28 @@ def document(report: flow.Report, dry_run: bool = False) -> dict[str, object]:
     }
 
 
+def _refusals(errors: Sequence[InputError]) -> Iterator[str]:
+    """A line for each; where they are very many, one line for all of a kind after the first few of it."""
+    kinds = Counter((error.expected, error.remedy) for error in errors)
+    told: Counter[tuple[str, str]] = Counter()
+    for error in errors:
+        kind = (error.expected, error.remedy)
+        told[kind] += 1
+        if len(errors) <= MANY_REFUSALS or told[kind] <= FEW_REFUSALS:
+            yield "refused  " + _one_line(str(error))
+    for kind, count in kinds.items() if len(errors) > MANY_REFUSALS else ():
+        if count > FEW_REFUSALS:
+            yield _one_line(f"refused  {count - FEW_REFUSALS:,} more: expected {kind[0]}; {kind[1]} (--json names all)")
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line ends and what a terminal obeys."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def _print(report: flow.Report, quiet: bool, dry_run: bool) -> None:
-    for _, error in report.refused:
-        click.echo(f"refused  {error}", err=True)
+    for line in _refusals([error for _, error in report.refused]):
+        click.echo(line, err=True)
     if quiet:
         return
     made = [(e.modality, e.format, e.payload_bytes) for _, e in report.ingested]
