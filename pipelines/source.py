@@ -158,10 +158,26 @@ class Source:
         lines = sorted(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def unpacked(self, most: int) -> bytes | None:
+        """What is in a compressed file if that is less than ``most`` bytes; else None, and ``local`` has it."""
+        if "_unpacked" in self.__dict__:
+            return None
+        with self.open() as file:
+            data = file.read(most)
+            if len(data) == most:
+                self.__dict__["_unpacked"] = self._spooled(file, data)
+                return None
+        return data
+
     @cached_property
     def _unpacked(self) -> Path:
+        with self.open() as file:
+            return self._spooled(file)
+
+    def _spooled(self, file: IO[bytes], beginning: bytes = b"") -> Path:
         handle, name = tempfile.mkstemp(dir=self.scratch.folder, suffix=f"-{self.inner.name[-80:]}")
-        with os.fdopen(handle, "wb") as out, self.open() as file:
+        with os.fdopen(handle, "wb") as out:
+            out.write(beginning)
             shutil.copyfileobj(file, out, COPY_BYTES)
         return Path(name)
 

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record
+from pipelines.source import Source
 
 # Smaller payloads are read at once: a mapping holds a file descriptor until its batch is committed, and a batch may
 # have thousands of records.
 MAPPED_BYTES = 1 << 20
+SMALL_BYTES = 1 << 24  # what comes out of a compressed file needs no file of its own up to here
 SLAB_BYTES = 1 << 26
 
 
@@ -73,6 +75,14 @@ def stored(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int
     if math.prod(shape) * dtype.itemsize >= MAPPED_BYTES:
         return np.memmap(path, dtype, "r", offset, shape)
     return np.fromfile(path, dtype, math.prod(shape), offset=offset).reshape(shape)
+
+
+def bytes_of(source: Source) -> npt.NDArray[np.uint8]:
+    """All bytes of a source, uncompressed: (N,), mapped when they are many, read when they are few."""
+    if source.codecs and (data := source.unpacked(SMALL_BYTES)) is not None:
+        return np.frombuffer(data, np.uint8)
+    path = source.local()
+    return stored(path, np.dtype(np.uint8), (path.stat().st_size,))
 
 
 def only(records: Sequence[Record], path: Path) -> Record:

@@ -42,12 +42,15 @@ Payload = Literal["boards", "pgn"]
 
 _TAG = re.compile(r'\[\s*[A-Za-z0-9]\w*\s+".*"\s*\]')
 _KNOWN_TAG = re.compile(r'\[\s*(?:Event|Site|Date|Round|White|Black|Result|FEN|SetUp|Variant|ECO|UTCDate)\s+"')
+_KNOWN_TAG_BYTES = re.compile(_KNOWN_TAG.pattern.encode())
 _MOVE = r"(?:[NBKRQ]?[a-h]?[1-8]?[-x]?[a-h][1-8]|[PNBRQK]?@[a-h][1-8]|--|O-O|0-0)"
 _MOVETEXT = re.compile(rf"(?:\d+[.\s]+)?{_MOVE}[^\s.,]*(?:\s|$)|[{{*]|1-0|0-1|1/2-1/2")
 
 
 def sniff(head: bytes, path: Path) -> bool:
     """True for well-known tags with movetext (or nothing yet) behind them; for less than that in a ``.pgn`` file."""
+    if path.suffix.lower() != ".pgn" and not _KNOWN_TAG_BYTES.search(head):  # most files, quickly
+        return False
     lines = re.split(r"[\r\n]+", head.removeprefix(codecs.BOM_UTF8).decode("latin-1"))
     content = [line.strip() for line in lines if line.strip() and not line.startswith(("%", ";"))]
     count = next((i for i, line in enumerate(content) if not line.startswith("[")), len(content))

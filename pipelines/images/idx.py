@@ -24,7 +24,7 @@ from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.source import Group, Source
-from pipelines.stored import element_bytes, nan_marks, refusing, stored
+from pipelines.stored import bytes_of, element_bytes, nan_marks, refusing
 
 MODALITY = "image"
 FORMATS = ("idx",)
@@ -90,25 +90,25 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 def _array(source: Source) -> npt.NDArray[Any]:
     """All elements of a file, as stored."""
-    path = source.local()
-    size = path.stat().st_size
-    with refusing(source.label, "an idx file", REMEDY), path.open("rb") as file:
-        head = file.read(4 + 4 * MOST_AXES)
-        if not sniff(head, path):
+    with refusing(source.label, "an idx file", REMEDY):
+        data = bytes_of(source)
+        head = data[: 4 + 4 * MOST_AXES].tobytes()
+        if not sniff(head, source.inner):
             raise ValueError(f"a header of {head[:4].hex()}, a size of zero or fewer sizes than axes")
         dtype, shape = np.dtype(TYPES[head[2]]), struct.unpack_from(f">{head[3]}I", head, 4)
     offset = 4 + 4 * len(shape)
-    needed = element_bytes(source.label, shape, dtype.itemsize, size - offset)
+    available = len(data) - offset
+    needed = element_bytes(source.label, shape, dtype.itemsize, available)
     item = shape[1:] if len(shape) > 2 else shape
-    if needed < size - offset or math.prod(item) > source.options.limits.max_elements:
+    if needed < available or math.prod(item) > source.options.limits.max_elements:
         raise InputError(
             source.label,
             expected=f"{needed} bytes for shape {shape}, at most {source.options.limits.max_elements} elements an item",
-            found=f"{size - offset}",
+            found=f"{available}",
             remedy="leave out what follows, or raise --max-elements",
         )
     # A plain view: of a memmap every item would be a memmap, which is slow to make.
-    return np.asarray(stored(path, dtype, shape, offset))
+    return np.asarray(data)[offset:].view(dtype).reshape(shape)
 
 
 def _items(source: Source, stack: npt.NDArray[Any]) -> Iterator[Record]:
