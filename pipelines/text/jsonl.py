@@ -247,7 +247,7 @@ def _cut(line: str, asked: str | None) -> tuple[str, _Cut] | None:
 
 def _quickly(line: str, column: str) -> _Cut | None:
     """The first place that looks like the text's, if it is that: the rest of the line is parsed without it."""
-    match = _key(column).search(line)
+    match = _key(column).search(line) if f'"{column}"' in line else None
     if not match:
         return None
     text, end = scanstring(line, match.end(), True)
@@ -282,6 +282,7 @@ def _key(column: str) -> re.Pattern[str]:
     return re.compile(rf'"{re.escape(column)}"[ \t\r\n]*:[ \t\r\n]*"')
 
 
+_decode = json.JSONDecoder().decode
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -293,7 +294,7 @@ def _blank(line: str, at: int) -> int:
 def _parsed(line: str) -> Any:
     """The value of a line. An integer too long for Python becomes its text's length: ``_exact`` refuses it."""
     try:
-        value = json.loads(line)
+        value = _decode(line)
     except json.JSONDecodeError:
         raise
     except ValueError:
