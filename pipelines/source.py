@@ -54,7 +54,8 @@ class Source:
 
     ``path`` is a file, or a folder where the format is one. ``files`` are all files that it is made of, if those are
     not ``path`` alone. ``sidecars`` are notes beside it that join its header; ``mask`` is a scan that is not 0 where
-    elements are missing. ``label`` is what errors call it.
+    elements are missing. ``label`` is what errors call it. ``as_it_lies``: its
+    compression is the format's own affair.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Source:
     sidecars: tuple[Path, ...] = ()
     mask: Path | None = None
     label: str = ""
+    as_it_lies: bool = False
     depth: int = 0
     scratch: Scratch = field(default_factory=Scratch, compare=False, repr=False)
 
@@ -103,7 +105,7 @@ class Source:
         except OSError as error:
             raise unreadable(self.label, error) from error
         found: tuple[str, ...] = ()
-        while len(found) <= MOST_LAYERS and (codec := compressed.codec_of(head)):
+        while not self.as_it_lies and len(found) <= MOST_LAYERS and (codec := compressed.codec_of(head)):
             found += (codec,)
             with self._layered(found) as layer:
                 head = layer.read(HEAD_BYTES)

@@ -30,16 +30,18 @@ EXAMPLES = [
 ]
 
 
+# Pillow stretches or cuts the samples of these, or does not know them.
+ALTERED = ("plain.ppm", "ten.pgm", "fifteen.ppm", "deep.ppm", "bands.pam", "colour.pfm")
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 class TestPnm(FormatContract):
     """The contract over all kinds."""
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.name not in ALTERED], ids=str)
 def test_pillow_shows_the_same(tmp_path, example):
     """What Pillow reads of a file without cutting or stretching is what we read."""
-    if example.name in ("plain.ppm", "ten.pgm", "fifteen.ppm", "deep.ppm", "bands.pam", "colour.pfm"):
-        pytest.skip("Pillow stretches, cuts or does not know it")
     example.make(tmp_path / example.name)
     with Image.open(tmp_path / example.name) as picture:
         shown = np.asarray(picture)

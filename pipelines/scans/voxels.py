@@ -43,10 +43,8 @@ def companion(source: Source, name: str, packed: bool = False) -> Source:
 
     ``packed``: the header says that its data are compressed, so that its own compression is not that of the file.
     """
-    found = replace(source, path=source.beside(name), files=(), sidecars=(), label=f"{source.label} ({name})")
-    if packed:
-        found.__dict__["codecs"] = ()  # in the place of what Source would find and take off
-    return found
+    label = f"{source.label} ({name})"
+    return replace(source, path=source.beside(name), files=(), sidecars=(), label=label, as_it_lies=packed)
 
 
 def partner(source: Source, suffix: str) -> Source:
