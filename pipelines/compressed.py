@@ -113,7 +113,7 @@ class _Gzip:
         if not self.tried:
             count = min(count, STREAMED)
             if self.at >= STREAMED:
-                self.tried, self.whole = True, memoryview(_one_member(self.file))
+                self.tried, self.whole = True, memoryview(one_member(self.file))
         data = self.whole[self.at : self.at + count] if self.whole else self.stream.read(count)
         self.at += len(data)
         return data
@@ -122,16 +122,16 @@ class _Gzip:
         self.stream.close()
 
 
-def _one_member(file: IO[bytes]) -> bytes:
-    """What is in a gzip file of one member, unpacked; b"" if it is not that, not whole, or more than FREE_BYTES."""
+def one_member(file: IO[bytes], most: int = FREE_BYTES) -> bytes:
+    """What is in a gzip file of one member, unpacked; b"" if it is not that, not whole, or more than ``most`` bytes."""
     if not file.seekable() or os.fstat(file.fileno()).st_size > FREE_BYTES:
         return b""
     position = file.tell()
     file.seek(0)
     data = file.read()
     file.seek(position)
-    crc, size = struct.unpack_from("<II", data, len(data) - 8)
-    if size > FREE_BYTES or data.find(GZIP_MAGIC, 1) != -1:
+    crc, size = struct.unpack("<II", data[-8:].rjust(8, b"\0"))
+    if size > most or data.find(GZIP_MAGIC, 1) != -1:
         return b""
     try:
         found = bytes(imagecodecs.gzip_decode(data, out=size))

@@ -1,6 +1,8 @@
 """Files and folders into a corpus: walk, recognise, read, commit in batches; nothing is skipped unreported."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -81,7 +83,7 @@ def ingest(
     given = list(walk(paths, corpus.name, options))
     total = sum(source.size() for source in given if isinstance(source, Source))
     watch.planned(total)
-    with workers.pool(total, len(given)) as pool:
+    with _without_long_pauses(), workers.pool(total, len(given)) as pool:
         for reading in read_all(given, pool, lambda name: _source_of(name, report)):
             if isinstance(reading, InputError):
                 report.refused.append((Path(reading.where), reading))
@@ -94,6 +96,17 @@ def ingest(
     if not dry_run:
         corpus.registry.settle()  # what is unchanged as well
     return report
+
+
+@contextmanager
+def _without_long_pauses() -> Iterator[None]:
+    """Small records are objects by the ten thousand: for each heap of them Python would look through all that is there
+    already, libraries included, for cycles that nobody needs any more; so it looks through the new ones only."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _add_new(reading: Read, batch: "_Batch") -> None:

@@ -164,6 +164,10 @@ class Source:
         """What is in a compressed file if that is less than ``most`` bytes; else None, and ``local`` has it."""
         if "_unpacked" in self.__dict__:
             return None
+        if self.codecs == ("gz",):
+            with self._layered(()) as file:
+                if data := compressed.one_member(file, min(most - 1, compressed.FREE_BYTES)):
+                    return data
         with self.open() as file:
             data = file.read(most)
             if len(data) == most:
