@@ -229,6 +229,56 @@ class Serial:
         return self.start + places % (self.stop - self.start)
 
 
+@dataclass(frozen=True)
+class Streams:
+    """``streams`` equal parts of [0, size), each read serially and round again; a batch has an equal share of each.
+
+    The shares stand one behind another: of a batch that is shared out to as many devices, each device has one stream.
+    """
+
+    size: int
+    streams: int
+
+    def at(self, place: int, count: int, batch: int) -> Ints:
+        """(count,) ranks at places from ``place`` on; ``batch`` is a multiple of ``streams``."""
+        step, within = np.divmod(np.arange(place, place + count, dtype=np.int64), batch)
+        share = batch // self.streams
+        stream, offset = np.divmod(within, share)
+        start = stream * self.size // self.streams
+        length = (stream + 1) * self.size // self.streams - start
+        return np.asarray(start + (step * share + offset) % length)
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """From all of a batch in one order to all of it in another, linearly over the first ``places`` places."""
+
+    first: Order
+    last: Order
+    places: int
+
+    def at(self, place: int, count: int, batch: int) -> Ints:
+        """(count,) ranks at places from ``place`` on, those of the first order first."""
+        before, after = self._last(place), self._last(place + count)
+        parts = [
+            order.at(start, stop - start, batch)
+            for order, start, stop in ((self.first, place - before, place + count - after), (self.last, before, after))
+            if start < stop
+        ]
+        return strung(parts)
+
+    def _last(self, places: int) -> int:
+        """How many of the first ``places`` places are in the last order: the integral of a line from 0 to 1."""
+        within = min(places, self.places)
+        return within * within // (2 * max(1, self.places)) + places - within
+
+
+def windows(size: int, seed: int, length: int) -> Shuffled:
+    """Every rank once an epoch, ``length`` consecutive ones at a time: what is shuffled are the windows."""
+    edges = np.unique(np.append(np.arange(0, size, length, dtype=np.int64), size))
+    return Shuffled(size, seed, edges, window=1, strip=length)
+
+
 def cuts(table: RankTable, length: int, unit: int) -> Ints:
     """(C+1,) ranks that cut a table into blocks of about ``length``, at most ``length + unit`` ranks.
 

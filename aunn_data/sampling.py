@@ -14,7 +14,10 @@ Shuffled         exact: an epoch is one keyed bijection of [0, N), every place i
                  to a batch, the next ranks to the g-1 batches that follow. So within a batch all places are
                  independent, from batch to batch they are neighbours. The last M mod g ranks of a window of M come
                  last and in order
+windows          contiguous windows of ranks, shuffled whole: every rank once an epoch
 Serial           rank after rank and round again, within any window of ranks, from any start
+Streams          serial in several equal parts of the ranks at once, each with the same share of every batch
+Annealed         a share of the places that grows linearly from none to all goes from one order over to another
 Mixed            several samplers over sets of their own: each has its share of the places, its order and its epochs
 ===============  ======================================================================================================
 

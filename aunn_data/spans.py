@@ -57,6 +57,15 @@ def addresses(spans_S: Spans) -> npt.NDArray[np.int64]:
     return np.arange(rank[-1], dtype=np.int64) + np.repeat(spans_S[:, 0] - rank[:-1], np.diff(rank))
 
 
+def of_addresses(addresses_N: npt.NDArray[np.int64]) -> Spans:
+    """Spans of ascending addresses, none of them twice: the inverse of ``addresses``."""
+    if not len(addresses_N):
+        return NONE
+    breaks = np.flatnonzero(np.diff(addresses_N) > 1) + 1
+    first = addresses_N[np.concatenate(([0], breaks))]
+    return np.stack([first, addresses_N[np.concatenate((breaks, [len(addresses_N)])) - 1] + 1], axis=1)
+
+
 def mask(spans_S: Spans, start: int, stop: int) -> npt.NDArray[np.bool_]:
     """(stop - start,) which of the addresses ``start:stop`` lie in the spans: the inverse of ``of_mask``."""
     first, last = np.searchsorted(spans_S[:, 1], start, "right"), np.searchsorted(spans_S[:, 0], stop)

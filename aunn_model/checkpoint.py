@@ -19,25 +19,24 @@ from safetensors.torch import save as bytes_of
 
 from aunn_model.training import State, named_state
 
-KEPT = 2
-
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read, or belongs to another network."""
 
 
-def save(folder: Path, state: State) -> Path:
-    """Writes checkpoint-<step> below ``folder`` and removes all but the newest KEPT."""
+def save(folder: Path, state: State, keep: int = 2, figure: float | None = None) -> Path:
+    """Writes checkpoint-<step> below ``folder``; only the ``keep`` newest and the one of the least figure stay."""
     for left in folder.glob(".checkpoint-*"):  # by one who was killed
         shutil.rmtree(left)
     building = folder / f".checkpoint-{os.getpid()}"
     building.mkdir(parents=True)
-    tensors = {"network": state.network.state_dict()}
+    tensors = {name: module.state_dict() for name, module in _modules(state).items()}
     tensors |= {name: named_state(optimizer) for name, optimizer in state.optimizers.items()}
     files = {f"{name}.safetensors": bytes_of(_plain(named)) for name, named in tensors.items()}
     for name, data in files.items():
         (building / name).write_bytes(data)
-    said = {"step": state.step, "seconds": state.seconds, "files": {name: _sha256(files[name]) for name in files}}
+    said: dict[str, Any] = {"step": state.step, "seconds": state.seconds, "figure": figure}
+    said["files"] = {name: _sha256(files[name]) for name in files}
     (building / "state.json").write_text(json.dumps(sealed(said)))
     for path in (*building.iterdir(), building):
         _sync(path)
@@ -46,9 +45,32 @@ def save(folder: Path, state: State) -> Path:
         _remove(target)
     building.rename(target)
     _sync(folder)
-    for old in found(folder)[:-KEPT]:
-        _remove(old)
+    kept = {*found(folder)[-keep:], best(folder)}
+    for old in found(folder):
+        if old not in kept:
+            _remove(old)
     return target
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint of the least figure, the newest where none has one; None if there is no checkpoint."""
+    known = {path: figure for path, figure in figures(folder).items() if figure is not None}
+    return min(known, key=lambda path: known[path]) if known else next(reversed(found(folder)), None)
+
+
+def figures(folder: Path) -> dict[Path, float | None]:
+    """The figure of each checkpoint below a folder: how well it filled what was left out; None where nothing was."""
+    out: dict[Path, float | None] = {}
+    for path in found(folder):
+        try:
+            out[path] = unsealed((path / "state.json").read_text()).get("figure")
+        except (OSError, ValueError, KeyError):
+            out[path] = None  # who loads it will say what is wrong with it
+    return out
+
+
+def _modules(state: State) -> dict[str, torch.nn.Module]:
+    return {"network": state.network, **({"average": state.average} if state.average is not None else {})}
 
 
 def _remove(checkpoint: Path) -> None:
@@ -67,9 +89,11 @@ def load(path: Path, state: State) -> None:
     """Puts a checkpoint into a state of the same shape. CheckpointError if it is damaged or of another shape."""
     try:
         said = unsealed((path / "state.json").read_text())
-        names = ["network", *state.optimizers]
+        modules = _modules(state)
+        names = [*modules, *state.optimizers]
         tensors = {name: tensors_of(_checked(path / f"{name}.safetensors", said)) for name in names}
-        state.network.load_state_dict(tensors["network"])
+        for name, module in modules.items():
+            module.load_state_dict(tensors[name])
         for name, optimizer in state.optimizers.items():
             _restore(optimizer, tensors[name])
         state.step, state.seconds = int(said["step"]), float(said["seconds"])

@@ -65,3 +65,17 @@ class Embedding(nn.Module):
         return torch.cat(
             [(2 * bits_BK - self.center_K) * bit_BK, turns_BK.sin() * wave_BK, turns_BK.cos() * wave_BK], dim=1
         )
+
+
+class Digits(nn.Module):
+    """The binary digits of an address as -1 and 1, lowest first, and nothing else: what the original proposes."""
+
+    def __init__(self, bits: int):
+        super().__init__()
+        self.features = bits
+        self.register_buffer("shifts_K", torch.arange(bits), persistent=False)
+        self.shifts_K: Tensor
+
+    def forward(self, addresses_B: Tensor) -> Tensor:
+        """(B,) int64 -> (B, F) float32."""
+        return (addresses_B[:, None] >> self.shifts_K & 1).float() * 2 - 1

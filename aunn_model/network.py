@@ -1,4 +1,4 @@
-"""features_BF -> logits_BV: a plain multilayer perceptron of residual pairs; V = 256 possible bytes.
+"""features_BF -> logits_BV: a multilayer perceptron, plain or of residual pairs; V = 256 possible bytes.
 
 Legend: B batch, F features, W width, V = 256.
 """
@@ -6,8 +6,6 @@ Legend: B batch, F features, W width, V = 256.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from aunn_model.embedding import Embedding, Fields
 
 BYTES = 256
 
@@ -28,15 +26,37 @@ class Pair(nn.Module):
         return out
 
 
-class Network(nn.Module):
-    """Given nothing but absolute addresses, the logits of the bytes that stand there."""
+class Layer(nn.Module):
+    """relu(linear(h)), as perceptrons always were."""
 
-    def __init__(self, fields: Fields, width: int, pairs: int):
+    def __init__(self, width: int):
         super().__init__()
-        self.embedding = Embedding(fields)
-        self.entry = nn.Linear(self.embedding.features, width)
-        self.pairs = nn.Sequential(*(Pair(width) for _ in range(pairs)))
-        self.norm = nn.RMSNorm(width)
+        self.linear = nn.Linear(width, width)
+        nn.init.kaiming_uniform_(self.linear.weight, nonlinearity="relu")
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h_BW: Tensor) -> Tensor:
+        """(B, W) -> (B, W)."""
+        return functional.relu(self.linear(h_BW))
+
+
+class Network(nn.Module):
+    """Given nothing but absolute addresses, the logits of the bytes that stand there.
+
+    ``embedding`` gives (B, F) float32 features of (B,) addresses and knows their number, ``embedding.features``.
+    ``layers`` is the number of hidden (W, W) matrices; residual pairs have two each.
+    """
+
+    def __init__(self, embedding: nn.Module, width: int, layers: int, trunk: str = "residual"):
+        super().__init__()
+        self.embedding = embedding
+        self.entry = nn.Linear(int(embedding.features), width)  # type: ignore[arg-type]
+        if trunk == "residual":
+            self.trunk = nn.Sequential(*(Pair(width) for _ in range(layers // 2)), nn.RMSNorm(width))
+            self.activation = functional.silu
+        else:
+            self.trunk = nn.Sequential(*(Layer(width) for _ in range(layers)))
+            self.activation = functional.relu
         self.exit = nn.Linear(width, BYTES)
         # Features of an address have unit norm or so: unit weights make first activations of unit size.
         nn.init.normal_(self.entry.weight)
@@ -47,10 +67,10 @@ class Network(nn.Module):
     def forward(self, addresses_B: Tensor) -> Tensor:
         """(B,) int64 -> (B, V) float32 logits."""
         with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
-            h_BW = functional.silu(self.entry(self.embedding(addresses_B)))
-        logits_BV: Tensor = self.exit(self.norm(self.pairs(h_BW))).float()
+            h_BW = self.activation(self.entry(self.embedding(addresses_B)))
+        logits_BV: Tensor = self.exit(self.trunk(h_BW)).float()
         return logits_BV
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The square matrices that Muon orthogonalises the updates of."""
-        return [weight for weight in self.pairs.parameters() if weight.ndim == 2]
+        return [weight for weight in self.trunk.parameters() if weight.ndim == 2]

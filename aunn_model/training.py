@@ -7,34 +7,70 @@ function of (weights, optimiser state, seed, step): resumed or not, the run ends
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import quantiles
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aunn_model.network import Network
 
 PROBE_STEPS = 15
 
+BatchOf = Callable[[int], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of. Learning rates rise linearly over ``warmup`` steps and fall linearly to 0 at ``steps``."""
+    """What a run is made of; a run.toml has these keys. 0 switches clipping, averaging and checks off.
+
+    width, layers: of the hidden matrices. trunk: "residual" pairs or a "plain" perceptron. features: "waves" along the
+    axes or binary "digits". order: how training goes through the addresses (``pipelines.batches``), with ``window``
+    addresses that stay together and ``streams`` places that are read at once; ``repeats`` steps on each batch.
+    fine_share: of a batch, for digits of elements behind the coarsest. schedule: of the learning rates after ``warmup``
+    steps, "linear" or "cosine" to 0, or "wsd": constant, linear to 0 over the last ``cooldown`` of the steps. clip:
+    largest norm of a gradient. ema: horizon of averaged weights as a share of all steps. checks: share of the elements
+    of records with holes that are left out too, to see how well the holes are filled. keep: newest checkpoints.
+    """
 
     width: int = 256
-    pairs: int = 2
+    layers: int = 4
+    trunk: str = "residual"
+    features: str = "waves"
     batch: int = 2048
     steps: int = 0
     seed: int = 0
+    order: str = "shuffled"
+    window: int = 256
+    streams: int = 1
+    repeats: int = 1
+    fine_share: float = 0.0
+    optimizer: str = "muon"
     muon_lr: float = 0.06
     adam_lr: float = 0.01
     weight_decay: float = 0.01
+    schedule: str = "linear"
     warmup: int = 50
+    cooldown: float = 0.2
+    clip: float = 0.0
+    ema: float = 0.0
+    checks: float = 0.0
     octave_decay: float = 0.7
+    keep: int = 2
     precision: str = "auto"
+
+
+CHOICES = {
+    "trunk": ("residual", "plain"),
+    "features": ("waves", "digits"),
+    "order": ("shuffled", "windows", "serial", "annealed"),
+    "optimizer": ("muon", "adamw"),
+    "schedule": ("linear", "cosine", "wsd"),
+    "precision": ("auto", "bf16", "float32"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,48 +86,71 @@ class Metrics:
 
 @dataclass
 class State:
-    """Everything that a checkpoint holds: network, optimisers, steps done, seconds spent."""
+    """Everything that a checkpoint holds: network, optimisers, averaged weights, steps done, seconds spent."""
 
     network: Network
     optimizers: dict[str, torch.optim.Optimizer]
+    average: AveragedModel | None = None
     step: int = 0
     seconds: float = 0.0
+    forward: nn.Module = field(init=False)  # the network as a step calls it: compiled, or for many devices
+
+    def __post_init__(self) -> None:
+        self.forward = self.network
+
+    @property
+    def best(self) -> Network:
+        """The network to ask: with averaged weights where there are any."""
+        return self.network if self.average is None else cast(Network, self.average.module)
+
+
+class DivergedError(FloatingPointError):
+    """A loss that is no number. ``addresses_B`` are those of the step's batch where it is none."""
+
+    def __init__(self, step: int, addresses_B: Tensor, of: int):
+        self.step, self.addresses_B, self.all = step, addresses_B.cpu().numpy(), len(addresses_B) == of
+        super().__init__(f"no finite loss at step {step}, addresses {self.span[0]:,} to {self.span[1]:,}")
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first of the addresses and the one behind the last."""
+        return int(self.addresses_B.min()), int(self.addresses_B.max()) + 1
 
 
 def begin(network: Network, settings: Settings) -> State:
-    """A state at step 0: Muon on the hidden matrices, AdamW on the rest."""
-    hidden = network.hidden_matrices()
+    """A state at step 0: Muon on the hidden matrices and AdamW on the rest, or AdamW on all."""
+    hidden = network.hidden_matrices() if settings.optimizer == "muon" else []
     ids = {id(weight) for weight in hidden}
     rest = [weight for weight in network.parameters() if id(weight) not in ids]
-    return State(
-        network,
-        {
-            "muon": torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay),
-            "adamw": torch.optim.AdamW(rest, lr=settings.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
-        },
-    )
+    decay = 0.0 if hidden else settings.weight_decay
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "adamw": torch.optim.AdamW(rest, lr=settings.adam_lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+    }
+    if hidden:
+        optimizers["muon"] = torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay)
+    average = None
+    if settings.ema:
+        rate = 1 - min(1.0, 1 / max(1.0, settings.ema * settings.steps))
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(rate))  # type: ignore[no-untyped-call]
+    return State(network, optimizers, average)
 
 
 def train(
-    state: State,
-    settings: Settings,
-    batch_of: Callable[[int], tuple[Tensor, Tensor]],
-    report_every: float = 1.0,
+    state: State, settings: Settings, batch_of: BatchOf, report_every: float = 1.0, every: int = 0
 ) -> Iterator[Metrics]:
-    """Trains to ``settings.steps``, yielding Metrics every ``report_every`` seconds and after the last step.
+    """Trains to ``settings.steps``, yielding Metrics every ``report_every`` seconds, ``every`` steps, and last.
 
-    ``batch_of(step)`` gives (addresses_B int64, bytes_B int64). Between two yields the state is whole: the caller may
-    save it, or stop.
+    ``batch_of(step)`` gives (addresses_B int64, bytes_B uint8). Between two yields the state is whole: the caller may
+    save it, or stop. DivergedError at the first loss that is no number.
     """
     began, since, losses = time.perf_counter() - state.seconds, time.perf_counter(), []
     while state.step < settings.steps:
         addresses_B, bytes_B = batch_of(state.step)
         losses.append(step(state, settings, addresses_B, bytes_B))
         now = time.perf_counter()
-        if now - since >= report_every or state.step == settings.steps:
+        due = now - since >= report_every or state.step == settings.steps
+        if due or (every and state.step % every == 0):
             bits = float(torch.stack(losses).mean()) / math.log(2)
-            if not math.isfinite(bits):
-                raise FloatingPointError(f"a loss of {bits} at step {state.step}")
             state.seconds = time.perf_counter() - began
             speed = len(losses) * len(addresses_B) / (time.perf_counter() - since)
             yield Metrics(state.step, state.seconds, bits, speed, settings.muon_lr * schedule(state.step - 1, settings))
@@ -100,17 +159,25 @@ def train(
 
 
 def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor) -> Tensor:
-    """One step; returns the loss in nats."""
+    """One step; returns the loss in nats. DivergedError, with the weights as they were, if it is no number."""
     scale = schedule(state.step, settings)
-    for optimizer, lr in zip(state.optimizers.values(), (settings.muon_lr, settings.adam_lr), strict=True):
+    for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = lr * scale
+            group["lr"] = (settings.muon_lr if name == "muon" else settings.adam_lr) * scale
         optimizer.zero_grad()
     with autocast(settings.precision, addresses_B.device):
-        loss = functional.cross_entropy(state.network(addresses_B), bytes_B)
+        logits_BV = state.forward(addresses_B)
+    loss = functional.cross_entropy(logits_BV, bytes_B.long())
+    if not math.isfinite(loss.detach()):
+        wrong_B = ~torch.isfinite(functional.cross_entropy(logits_BV.detach(), bytes_B.long(), reduction="none"))
+        raise DivergedError(state.step, addresses_B[wrong_B], len(addresses_B))
     torch.autograd.backward(loss)
+    if settings.clip:
+        nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     for optimizer in state.optimizers.values():
         optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.network)
     state.step += 1
     return loss.detach()
 
@@ -118,12 +185,14 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
 def schedule(step: int, settings: Settings) -> float:
     """The factor on the learning rates at a step: up over the warm-up, then down to nearly 0 at the last."""
     warmup = min(settings.warmup, settings.steps // 5)
-    return min((step + 1) / (warmup + 1), (settings.steps - step) / max(1, settings.steps - warmup))
+    up = (step + 1) / (warmup + 1)
+    left = (settings.steps - step) / max(1, settings.steps - warmup)
+    if settings.schedule == "cosine":
+        return min(up, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+    return min(1.0, up, left / settings.cooldown if settings.schedule == "wsd" else left)
 
 
-def steps_within(
-    seconds: float, state: State, settings: Settings, batch_of: Callable[[int], tuple[Tensor, Tensor]]
-) -> int:
+def steps_within(seconds: float, state: State, settings: Settings, batch_of: BatchOf) -> int:
     """How many steps fit: a few are timed on a network whose weights and optimisers are thrown away."""
     settings, times = replace(settings, steps=10**9), []
     for number in range(PROBE_STEPS):
@@ -154,6 +223,16 @@ def best_precision(device: torch.device, width: int, batch: int) -> str:
             times.append(time.perf_counter() - began)
         seconds[name] = min(times)
     return min(seconds, key=lambda name: seconds[name])
+
+
+@torch.no_grad()
+def bits_per_byte(network: nn.Module, addresses_B: Tensor, bytes_B: Tensor, chunk: int = 8192) -> float:
+    """Mean surprise of a network at (B,) bytes, in bits."""
+    nats = 0.0
+    for start in range(0, len(addresses_B), chunk):
+        addresses_C, bytes_C = addresses_B[start : start + chunk], bytes_B[start : start + chunk]
+        nats += float(functional.cross_entropy(network(addresses_C), bytes_C.long(), reduction="sum"))
+    return nats / len(addresses_B) / math.log(2)
 
 
 def parameters(module: nn.Module) -> int:

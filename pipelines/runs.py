@@ -14,6 +14,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import CorpusError, RequestError
 from aunn_data.store import Folder
 from aunn_model import checkpoint
+from aunn_model.embedding import Digits, Embedding
 from aunn_model.network import Network
 from aunn_model.training import Settings, State, begin
 from pipelines.fields import fields_of
@@ -88,18 +89,20 @@ def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -
     ``address_bits`` is the width the run was begun with, the corpus' own by default.
     """
     torch.manual_seed(settings.seed)
-    fields = fields_of(corpus, settings.octave_decay, address_bits or corpus.address_bits)
-    network = Network(fields, settings.width, settings.pairs)
+    bits = address_bits or corpus.address_bits
+    waves = settings.features == "waves"
+    embedding = Embedding(fields_of(corpus, settings.octave_decay, bits)) if waves else Digits(bits)
+    network = Network(embedding, settings.width, settings.layers, settings.trunk)
     return begin(network.to(device()), settings)
 
 
 def load(folder: Path, corpus: Corpus, run: Run) -> State:
-    """The newest checkpoint of a run. RequestError if there is none yet."""
-    saved = checkpoint.found(folder)
-    if not saved:
+    """The checkpoint of a run that filled its checks best, or its newest. RequestError if there is none yet."""
+    saved = checkpoint.best(folder)
+    if saved is None:
         raise RequestError(folder, expected="a checkpoint", found="none yet", remedy="run `aunn-model train` again")
     state = fresh(corpus, run.settings, run.address_bits)
-    restore(saved[-1], state)
+    restore(saved, state)
     return state
 
 

@@ -1,6 +1,6 @@
 """A corpus into a network: gather what is trainable, train, checkpoint, go on where a run was stopped."""
 
-import json
+import math
 import os
 import signal
 import threading
@@ -11,19 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
-from aunn_data.sampling import Sampler, trainable
 from aunn_model import checkpoint
-from aunn_model.training import Metrics, Settings, State, best_precision, steps_within, train
+from aunn_model.training import (
+    CHOICES,
+    DivergedError,
+    Metrics,
+    Settings,
+    State,
+    best_precision,
+    steps_within,
+    train,
+)
 from pipelines import runs
+from pipelines.batches import Batches
+from pipelines.checkup import Checkup
 from pipelines.config import read_toml
+from pipelines.holes import checks_of, spans_of
+from pipelines.metrics import Log
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
-LEAST = {"width": 1, "pairs": 1, "batch": 1, "steps": 0, "warmup": 0, "muon_lr": 0, "adam_lr": 0, "weight_decay": 0}
+CHECKUPS = 40  # looks at the checks in a run
+POSITIVE = ("width", "layers", "batch", "window", "streams", "repeats", "keep", "cooldown")
+SHARES = ("fine_share", "ema", "checks", "cooldown")
 
 
 @dataclass(frozen=True)
@@ -43,54 +56,35 @@ def train_run(
     seconds: float | None = None,
     on_start: Callable[[Run, State, int], object] = lambda run, state, size: None,
     on_metrics: Callable[[Metrics], object] = lambda metrics: None,
+    tensorboard: bool = False,
 ) -> Trained:
     """Trains a new run in ``folder``, or finishes the one that is there.
 
     With ``seconds`` the number of steps is planned from a measurement and then kept: a resumed run ends with the same
     weights as one that was never stopped. ``on_start`` gets the run, its state and the number of trainable addresses.
     """
-    batches = Batches(corpus, settings)
     with _deterministic():
-        run = _begin_or_resume(corpus, folder, settings, seconds, batches)
-        batches.settings = run.settings
+        run, batches, checkup = _begin_or_resume(corpus, folder, settings, seconds)
         state = runs.fresh(corpus, run.settings, run.address_bits)
         if saved := checkpoint.found(folder):
             runs.restore(saved[-1], state)
         resumed_at, saved_at, metrics = state.step, state.seconds, None
-        on_start(run, state, batches.sampler.size)
-        with (folder / "log.jsonl").open("a") as log, _stop_signals() as stop:
-            for metrics in train(state, run.settings, batches):
-                log.write(json.dumps(metrics.__dict__) + "\n")
-                log.flush()
+        on_start(run, state, batches.size)
+        every = max(1, run.settings.steps // CHECKUPS)
+        with Log(folder, resumed_at, tensorboard) as log, _stop_signals() as stop, _diverging(corpus, folder):
+            for metrics in train(state, run.settings, batches, every=every):
+                last = state.step == run.settings.steps
+                found = checkup(state.best) if state.step % every == 0 or last else {}
+                figure = checkup.figure(found) if found else None
+                better = figure is not None and figure < log.best
+                log.write(metrics, found)
                 on_metrics(metrics)
-                if stop.is_set() or state.seconds - saved_at >= CHECKPOINT_SECONDS:
-                    checkpoint.save(folder, state)
-                    saved_at = state.seconds
-                if stop.is_set():
+                if better or last or stop.is_set() or state.seconds - saved_at >= CHECKPOINT_SECONDS:
+                    checkpoint.save(folder, state, run.settings.keep, figure)
+                    saved_at, log.best = state.seconds, min(log.best, math.inf if figure is None else figure)
+                if stop.is_set() and not last:
                     raise KeyboardInterrupt
-        if state.step > resumed_at:
-            checkpoint.save(folder, state)
-    return Trained(run, state, metrics or _last_metrics(folder), resumed_at)
-
-
-class Batches:
-    """step -> (addresses_B, bytes_B) on the training device, where all trainable bytes lie."""
-
-    def __init__(self, corpus: Corpus, settings: Settings):
-        self.settings = settings
-        self.sampler = Sampler(trainable(corpus), settings.seed)
-        if not self.sampler.size:
-            raise RequestError(
-                corpus.name, expected="bytes to train on", found="none", remedy="ingest something that is not held out"
-            )
-        self.device = runs.device()
-        self.bytes_N = torch.from_numpy(corpus.gather(self.sampler.spans)).to(self.device)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step: a pure function of corpus, holdouts, seed and step."""
-        ranks_B = self.sampler.ranks(step, self.settings.batch)
-        addresses_B = torch.from_numpy(self.sampler.addresses(ranks_B)).to(self.device)
-        return addresses_B, self.bytes_N[torch.from_numpy(ranks_B).to(self.device)].long()
+    return Trained(run, state, metrics or log.last, resumed_at)
 
 
 def read_settings(path: Path | None, **overrides: Any) -> Settings:
@@ -98,15 +92,20 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     table: dict[str, Any] = {}
     if path is not None:
         kinds = {f.name: (int, float) if isinstance(f.default, float) else type(f.default) for f in fields(Settings)}
-        table = read_toml(path, {**kinds, "precision": ("auto", "bf16", "float32")})
+        table = read_toml(path, {**kinds, **CHOICES})
     table |= {name: value for name, value in overrides.items() if value is not None}
-    for name, least in LEAST.items():
-        if table.get(name, least) < least:
-            raise RequestError(name, expected=f"{least} or more", found=str(table[name]), remedy="change the value")
+    for name, value in table.items():
+        if not isinstance(value, str) and (value < 0 or (value == 0 and name in POSITIVE)) and name != "seed":
+            least = "above 0" if name in POSITIVE else "0 or more"
+            raise RequestError(name, expected=least, found=str(value), remedy="change the value")
+        if name in SHARES and value > 1:
+            raise RequestError(name, expected="a share, 1 at most", found=str(value), remedy="change the value")
     return runs.settings_of(table)
 
 
-def _begin_or_resume(corpus: Corpus, folder: Path, settings: Settings, seconds: float | None, batches: Batches) -> Run:
+def _begin_or_resume(
+    corpus: Corpus, folder: Path, settings: Settings, seconds: float | None
+) -> tuple[Run, Batches, Checkup]:
     geometry_of = {entry.record: entry.geometry for entry in corpus.entries}
     holdouts = tuple(
         (h.holdout, h.record, geometry_of[h.record].format_region(h.region))
@@ -115,16 +114,21 @@ def _begin_or_resume(corpus: Corpus, folder: Path, settings: Settings, seconds: 
     )
     if settings.precision == "auto":
         settings = replace(settings, precision=best_precision(runs.device(), settings.width, settings.batch))
+    run = None
     if (folder / "run.json").exists():
-        return _same(Run.read(folder), corpus, holdouts, settings, seconds, folder)
-    if seconds is not None:
+        run = _same(Run.read(folder), corpus, holdouts, settings, seconds, folder)
+        settings = run.settings
+    checks = checks_of(corpus, holdouts, settings.checks, settings.seed)
+    batches = Batches(corpus, settings, runs.device(), spans_of(checks))
+    if run is None and seconds is not None:
         planned = steps_within(seconds, runs.fresh(corpus, settings), settings, batches)
         settings = replace(settings, steps=planned)
-    run = Run(
-        _absolute(corpus.name), corpus.version, corpus.address_bits, holdouts, settings, corpus.entries.fingerprint
-    )
-    run.write(folder)
-    return run
+        batches = Batches(corpus, settings, runs.device(), spans_of(checks))  # an order may depend on the steps
+    if run is None:
+        name, fingerprint = _absolute(corpus.name), corpus.entries.fingerprint
+        run = Run(name, corpus.version, corpus.address_bits, holdouts, settings, fingerprint)
+        run.write(folder)
+    return run, batches, Checkup(corpus, checks, runs.device())
 
 
 def _same(
@@ -164,9 +168,22 @@ def _absolute(where: str) -> str:
     return where if "://" in where else str(Path(where).resolve())
 
 
-def _last_metrics(folder: Path) -> Metrics | None:
-    lines = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
-    return Metrics(**json.loads(lines[-1])) if lines else None
+@contextmanager
+def _diverging(corpus: Corpus, folder: Path) -> Iterator[None]:
+    """A loss that is no number, as an error that says which addresses and records it was."""
+    try:
+        yield
+    except DivergedError as error:
+        start, stop = error.span
+        names = sorted({entry.record for address in error.addresses_B if (entry := corpus.entries.at(int(address)))})
+        where = "its whole batch, so the step before broke the weights:" if error.all else "of its batch"
+        where = f"{where} addresses {start}:{stop} ({', '.join(names[:3]) or 'headers'})"
+        raise RequestError(
+            folder,
+            expected="a finite loss",
+            found=f"none at step {error.step:,}, {where}",
+            remedy="lower muon_lr and adam_lr, or set clip = 1, in another --out; the checkpoints before it are kept",
+        ) from error
 
 
 @contextmanager

@@ -46,7 +46,7 @@ main(sys.argv[1:])
 """
 BATCH, MANY = 3, 4096
 ADDRESS_BITS = 28
-SETTINGS = 'width = 16\npairs = 1\nbatch = 64\nsteps = 8\nprecision = "float32"\n'
+SETTINGS = 'width = 16\nlayers = 2\nbatch = 64\nsteps = 8\nprecision = "float32"\n'
 PLAN = """
 [[source]]
 path = "sources"

@@ -276,7 +276,7 @@ def test_train_evaluate_and_reconstruct(things):
     """The model's verbs on a corpus: keys as promised, files in the record's own format, figures beside the fills."""
     run(data, "ingest", "things")
     run(data, "holdout", "slab", "--record", "deep/scan.npy", "--region", "z=4:6")
-    Path("run.toml").write_text("width = 32\npairs = 1\nbatch = 256\n")
+    Path("run.toml").write_text("width = 32\nlayers = 2\nbatch = 256\n")
     code, trained = run_json(model, "train", "--out", "run", "--config", "run.toml", "--steps", 30)
     assert code == 0
     assert set(trained) >= {"run", "version", "steps", "seconds", "addresses_per_second", "bits_per_byte"}

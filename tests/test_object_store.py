@@ -131,7 +131,7 @@ def test_a_lost_shard_is_damage(things, bucket):
 
 def test_training_from_an_object_store(things, bucket, tmp_path):
     """Train, evaluate and reconstruct from a URL; the run names it, and the weights are those of the same folder."""
-    (tmp_path / "run.toml").write_text('width = 16\npairs = 1\nbatch = 64\nprecision = "float32"\n')
+    (tmp_path / "run.toml").write_text('width = 16\nlayers = 2\nbatch = 64\nprecision = "float32"\n')
     for where, out in ((f"{bucket}/c", "far"), (tmp_path / "c", "near")):
         run(data, *INGEST, things, "--corpus", where)
         run(data, "holdout", "slab", "--record", "scan.npy", "--region", "z=4:6", "--corpus", where)

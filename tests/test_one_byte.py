@@ -46,7 +46,7 @@ def test_one_byte_from_scan_to_scan(tmp_path):
     byte = int(corpus.read(address, address + 1)[0])
     assert byte == (int(stored[VOXEL]) - int(stored.min())) // geometry.place_values[0]
 
-    settings = Settings(width=16, pairs=1, batch=64, steps=1, precision="float32")
+    settings = Settings(width=16, layers=2, batch=64, steps=1, precision="float32")
     batches = Batches(corpus, settings)
     steps = -(-batches.sampler.size // settings.batch)
     drawn = np.concatenate([sampling.batch(corpus, settings.seed, s, settings.batch) for s in range(steps)])

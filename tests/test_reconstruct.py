@@ -21,7 +21,7 @@ from pipelines.reconstruct import (
 from pipelines.runs import Run
 from tests.corpora import append, smooth, text, volume
 
-SETTINGS = Settings(width=16, pairs=1, batch=64, steps=1, precision="float32")
+SETTINGS = Settings(width=16, layers=2, batch=64, steps=1, precision="float32")
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from aunn_data.registry import Holdout
 from aunn_model import checkpoint
 from aunn_model.training import Settings, schedule, train
 from pipelines import runs
-from pipelines.train import Batches, read_settings, train_run
+from pipelines.batches import Batches
+from pipelines.train import read_settings, train_run
 from tests.corpora import append, smooth, text, volume
 
-SMALL = Settings(width=32, pairs=2, batch=128, steps=24, warmup=4, precision="float32")
+SMALL = Settings(width=32, layers=4, batch=128, steps=24, warmup=4, precision="float32")
 HELD = Holdout("slab", "a.npy", ((2, 4), (0, 9), (0, 10)))
 
 
@@ -57,7 +58,7 @@ def test_a_stopped_run_resumes_exactly(corpus, tmp_path, precision):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.train.train", lambda *args: train(*args, report_every=0))
+        patch.setattr("pipelines.train.train", lambda *args, every: train(*args, report_every=0, every=every))
         with pytest.raises(KeyboardInterrupt):
             train_run(corpus, tmp_path / "stopped", settings, on_metrics=stop_at_ten)
     assert checkpoint.found(tmp_path / "stopped")[-1].name == "checkpoint-000000010"
@@ -107,8 +108,8 @@ def test_another_seed_gives_another_network(corpus, tmp_path):
 
 def test_training_learns(corpus, tmp_path):
     """Bits per byte fall far below the 8 of ignorance, and below the bytes' own entropy."""
-    done = train_run(corpus, tmp_path / "run", Settings(width=64, pairs=2, batch=512, steps=300, precision="float32"))
-    values = Batches(corpus, SMALL).bytes_N.numpy()
+    done = train_run(corpus, tmp_path / "run", Settings(width=64, layers=4, batch=512, steps=300, precision="float32"))
+    values = Batches(corpus, SMALL, torch.device("cpu")).bytes_N.numpy()
     share = np.bincount(values, minlength=256) / len(values)
     entropy = -sum(p * math.log2(p) for p in share if p)
     assert done.metrics.bits_per_byte < 0.5 * entropy
@@ -184,7 +185,7 @@ def test_learning_rates_rise_and_fall():
     [
         ("widht = 3", "did you mean 'width'"),
         ('width = "3"', "expected int"),
-        ("batch = 0", "1 or more"),
+        ("batch = 0", "above 0"),
         ('precision = "half"', "bf16"),
         ("width = ", "readable TOML"),
     ],

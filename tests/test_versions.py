@@ -22,8 +22,8 @@ from pipelines.train import train_run
 from tests.commands import run, run_json
 from tests.corpora import append, smooth, text, volume
 
-SMALL = Settings(width=16, pairs=1, batch=64, steps=6, warmup=2, precision="float32")
-TOML = 'width = 16\npairs = 1\nbatch = 64\nprecision = "float32"\n'
+SMALL = Settings(width=16, layers=2, batch=64, steps=6, warmup=2, precision="float32")
+TOML = 'width = 16\nlayers = 2\nbatch = 64\nprecision = "float32"\n'
 
 
 @pytest.fixture

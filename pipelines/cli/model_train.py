@@ -42,7 +42,7 @@ def train(
     \b
     Example of a run.toml (these are the defaults):
       width = 256           # of the network
-      pairs = 2             # of hidden matrices
+      layers = 4            # of hidden matrices
       batch = 2048          # addresses a step
       muon_lr = 0.06
       adam_lr = 0.01
