@@ -3,16 +3,20 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import zipfile
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tifffile
 import zarr
 from PIL import Image
+from pyarrow import parquet as pq
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError
@@ -167,6 +171,26 @@ def test_an_ome_text_that_names_billions_of_planes_takes_no_memory(tmp_path):
     source = Source(tmp_path / "a.tif", "a.tif")
     [record] = records_of(source)
     assert record.elements.shape == (4, 5)
+
+
+def test_a_flipped_bit_of_a_parquet_footer_ends_no_process(tmp_path, shared_data):
+    """Two that once did, one in statistics, one in the schema: each is refused, and the file beside them goes in."""
+    pq.write_table(pa.table({"text": ["a", None, "", "ddd"]}), tmp_path / "statistics.parquet")
+    shutil.copyfile(shared_data / "text/parquet/nested_lists.snappy.parquet", tmp_path / "schema.parquet")
+    histograms = (tmp_path / "statistics.parquet").read_bytes().rindex(bytes([0x19, 0x06, 0x19, 0x26, 2, 6]))
+    for name, at, bit in (("statistics", histograms + 1, 5), ("schema", 276, 0)):
+        damaged = bytearray((tmp_path / f"{name}.parquet").read_bytes())
+        damaged[at] ^= 1 << bit
+        (tmp_path / f"{name}.parquet").write_bytes(damaged)
+    (tmp_path / "ok.txt").write_bytes(TEXT)
+    asked = ["ingest", tmp_path, "--corpus", tmp_path / "corpus", "--workers", "1", "--json"]
+    done = subprocess.run([sys.executable, "-m", "pipelines.cli.data", *asked], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    said = json.loads(done.stdout)
+    assert [one["record"] for one in said["ingested"]] == ["ok.txt"]
+    errors = {os.path.basename(one["source"]): one["error"] for one in said["refused"]}
+    assert "size mismatch" in errors["statistics.parquet"]
+    assert "row groups of 1 columns" in errors["schema.parquet"]
 
 
 def test_an_array_of_more_axes_than_there_are_is_refused(tmp_path):

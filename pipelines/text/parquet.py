@@ -12,12 +12,13 @@ and compression are pyarrow's own.
 import base64
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from aunn_data.errors import InputError
@@ -39,6 +40,7 @@ MOST_FOOTER_BYTES = 1 << 28
 REMEDY = "write it again with pyarrow or restore it"
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_json_lines = json.JSONEncoder(ensure_ascii=False, separators=("\n", ":"), allow_nan=False).encode
 
 
 class _Table:
@@ -46,10 +48,12 @@ class _Table:
 
     def __init__(self, schema: pa.Schema, asked: str | None):
         self.schema, self.names = schema, schema.names
-        self.distinct = len(set(self.names)) == len(self.names)
         self.types = [arrow_types.column_to_json(field) for field in schema]
         self.converts = [arrow_types.to_json(field.type) for field in schema]
-        self.told = [list(told) for told in zip(self.names, self.types, strict=True)]
+        self.whole = {"columns": [list(told) for told in zip(self.names, self.types, strict=True)]}
+        keys = [_json(name).replace("%", "%%") for name in self.names]
+        distinct = len(set(keys)) == len(keys)
+        self.form = f"{{{','.join(f'{key}:%s' for key in keys)}}}" if distinct else f"[{','.join(['%s'] * len(keys))}]"
         texts = [field.name for field in schema if arrow_types.is_text(field.type)]
         name = rows.text_column(asked, texts)
         self.text = self.names.index(name) if name is not None and self.names.count(name) == 1 else None
@@ -72,10 +76,11 @@ def read(source: Source) -> Iterator[Record | InputError]:
         with file:
             _check(source, file)
             table, number = _Table(file.schema_arrow, source.options.text_column), 0
-            for batch in _batches(file):
-                for row in _rows(batch, table):
-                    number += 1
-                    yield _record(source, number, row, table)
+            found = chain.from_iterable(_rows(batch, table) for batch in _batches(file))
+            for number, (data, metadata) in enumerate(found, 1):
+                if number == 1:
+                    metadata = {**metadata, "schema": base64.b64encode(table.schema.serialize()).decode()}
+                yield rows.record(source.name, number, "parquet", data, metadata)
             if number != file.metadata.num_rows:
                 raise _damaged(source, f"{file.metadata.num_rows:,} rows", f"{number:,}")
 
@@ -102,7 +107,11 @@ def _damaged(source: Source, expected: str, found: str) -> InputError:
 
 
 def _check(source: Source, file: pq.ParquetFile) -> None:
-    """InputError for a footer that says what cannot be, before anything is made for it."""
+    """InputError for a footer that says what cannot be, before anything is made for it.
+
+    pyarrow looks at the columns of a row group while it reads, and raises; asked for them by ``column`` it ends the
+    process where their statistics are damaged.
+    """
     size, metadata = source.local().stat().st_size, file.metadata
     most = max(FREE_BYTES, int(size * source.options.limits.max_ratio))
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
@@ -110,23 +119,11 @@ def _check(source: Source, file: pq.ParquetFile) -> None:
         raise _damaged(source, "at least one row and column", f"{metadata.num_rows} × {metadata.num_columns}")
     if sum(group.num_rows for group in groups) != metadata.num_rows or min(group.num_rows for group in groups) < 0:
         raise _damaged(source, f"row groups of {metadata.num_rows:,} rows in all", "others")
+    if any(group.num_columns != metadata.num_columns for group in groups):
+        raise _damaged(source, f"row groups of {metadata.num_columns:,} columns", "others")
     # A row takes a header of some hundred bytes, whatever little it is here.
     if metadata.num_rows > most or sum(group.total_byte_size for group in groups) > most:
         raise _damaged(source, "at most --max-ratio bytes or rows from each byte", f"{metadata.num_rows:,} rows")
-    for group in groups:
-        for k in range(group.num_columns):
-            _check_chunk(source, group.column(k), size, most)
-
-
-def _check_chunk(source: Source, column: Any, size: int, most: int) -> None:
-    start = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset:
-        start = min(start, column.dictionary_page_offset)
-    compressed, whole = column.total_compressed_size, column.total_uncompressed_size
-    if min(start, compressed, whole) < 0 or start + compressed > size or whole > most:
-        raise _damaged(
-            source, f"columns within its {size:,} bytes", f"{column.path_in_schema} at {start:,}, {compressed:,} bytes"
-        )
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
@@ -138,42 +135,46 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=size, row_groups=[k], use_threads=False)
 
 
-def _rows(batch: pa.RecordBatch, table: _Table) -> Iterator[tuple[Any, ...]]:
-    """The rows' values as JSON, the text as bytes."""
+def _rows(batch: pa.RecordBatch, table: _Table) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The rows' payloads and what their headers say."""
     lists = [
         column.cast(pa.large_binary()).to_pylist() if k == table.text else _values(column, convert)
         for k, (column, convert) in enumerate(zip(batch.columns, table.converts, strict=True))
     ]
-    return zip(*lists, strict=True)
+    if table.text is not None:
+        return (_row(row, table, table.text) for row in zip(*lists, strict=True))
+    return (((table.form % row).encode(), table.whole) for row in zip(*map(_literals, lists), strict=True))
+
+
+def _row(row: tuple[Any, ...], table: _Table, text: int) -> tuple[bytes, dict[str, Any]]:
+    if row[text]:
+        told = list(map(list, zip(table.names, table.types, row, strict=True)))
+        told[text].pop()
+        return row[text], {"columns": told, "text_column": table.names[text]}
+    values = list(row)
+    values[text] = None if row[text] is None else ""
+    return (table.form % tuple(map(_json, values))).encode(), table.whole
 
 
 def _values(column: pa.Array, convert: arrow_types.Convert | None) -> list[Any]:
     """A column's values as JSON."""
     plain = arrow_types.plain_type(column.type)
     try:
-        found: list[Any] = (column if plain == column.type else column.cast(plain)).to_pylist()
+        cast = column if plain == column.type else column.cast(plain)
+        found: list[Any] = cast.to_pylist()
         if arrow_types.is_string(column.type):
+            return found
+        if pa.types.is_floating(plain) and pc.all(pc.is_finite(cast), min_count=0).as_py():
             return found
     except UnicodeDecodeError:
         found = column.cast(arrow_types.plain_type(column.type, pa.large_binary())).to_pylist()
     return found if convert is None else list(map(arrow_types.nullable(convert), found))
 
 
-def _record(source: Source, number: int, row: tuple[Any, ...], table: _Table) -> Record:
-    text = table.text
-    if text is not None and row[text]:
-        data, told = row[text], list(map(list, zip(table.names, table.types, row, strict=True)))
-        told[text].pop()
-        metadata: dict[str, Any] = {"columns": told, "text_column": table.names[text]}
-    else:
-        values = list(row)
-        if text is not None and values[text] is not None:
-            values[text] = ""
-        data = _json(dict(zip(table.names, values, strict=True)) if table.distinct else values).encode()
-        metadata = {"columns": table.told}
-    if number == 1:
-        metadata["schema"] = base64.b64encode(table.schema.serialize()).decode()
-    return rows.record(source.name, number, "parquet", data, metadata)
+def _literals(values: list[Any]) -> list[str]:
+    """The values as JSON, each as a text: all at once, as what stands in JSON's texts has no line feed."""
+    found = _json_lines(values)[1:-1].split("\n")
+    return found if len(found) == len(values) else list(map(_json, values))  # lists of several
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
