@@ -240,12 +240,12 @@ class Streams:
     streams: int
 
     def at(self, place: int, count: int, batch: int) -> Ints:
-        """(count,) ranks at places from ``place`` on; ``batch`` is a multiple of ``streams``."""
-        step, within = np.divmod(np.arange(place, place + count, dtype=np.int64), batch)
-        share = batch // self.streams
+        """(count,) ranks at places from ``place`` on; the shares are equal where ``streams`` divide ``batch``."""
+        share, streams = max(1, batch // self.streams), min(self.streams, self.size)
+        step, within = np.divmod(np.arange(place, place + count, dtype=np.int64), share * streams)
         stream, offset = np.divmod(within, share)
-        start = stream * self.size // self.streams
-        length = (stream + 1) * self.size // self.streams - start
+        start = stream * self.size // streams
+        length = (stream + 1) * self.size // streams - start
         return np.asarray(start + (step * share + offset) % length)
 
 

@@ -43,3 +43,11 @@ def test_ranks_count_the_addresses_before(a):
     assert spans.size(found) == len(a)
     assert spans.ranks(found)[-1] == len(a)
     assert spans.addresses(found).tolist() == sorted(a)
+
+
+@given(sets)
+def test_spans_of_addresses_are_the_inverse_of_the_addresses_of_spans(a):
+    """Ascending addresses -> spans -> the same addresses; spans -> addresses -> the same spans."""
+    addresses_N = np.array(sorted(a), np.int64)
+    assert spans.addresses(spans.of_addresses(addresses_N)).tolist() == addresses_N.tolist()
+    assert spans.of_addresses(addresses_N).tolist() == of(a).tolist()
