@@ -39,7 +39,7 @@ class Checkup:
             chosen.setdefault((check.entry.modality, not symbols), []).append(coarse)
         self.parts: dict[str, _Part] = {}
         for (modality, quantities), parts in chosen.items():
-            every = np.sort(np.concatenate(parts))
+            every = np.unique(np.concatenate(parts))  # a record may have two checks
             some = every[:: -(-len(every) // MOST)]
             self.parts[modality] = _Part(quantities, some, corpus.gather(spans.of_addresses(some)))
 

@@ -81,6 +81,7 @@ def checks_of(corpus: Corpus, holdouts: Holdouts, share: float, seed: int) -> li
     """
     if not share:
         return []
+    holdouts = [(name, _payload_of(corpus, record), region) for name, record, region in holdouts]
     held = {record for _, record, _ in holdouts}
     rng, found = np.random.default_rng([seed, 0xC4EC]), []
     holed = [e for e in corpus.entries if (e.record in held or e.missing_bytes) and not e.is_shared]
@@ -89,13 +90,24 @@ def checks_of(corpus: Corpus, holdouts: Holdouts, share: float, seed: int) -> li
         if entry.geometry.elements > LARGEST:
             continue
         holes = holes_of(corpus, entry, holdouts)
+        if not _fits(holes, entry.axes, rng):
+            kind = (entry.geometry.kind, np.packbits(holes).tobytes())
+            if kind in repeated:
+                continue
+            if alike := _repeated(corpus, entry, holes, held, share, rng):
+                repeated.add(kind)
+                found += alike
+                continue
         mask = _moved(holes, entry.axes, share, rng)
         if mask.any():
             found.append(Check(entry, mask))
-        elif (kind := (entry.geometry.kind, np.packbits(holes).tobytes())) not in repeated:
-            repeated.add(kind)
-            found += _repeated(corpus, entry, holes, held, share, rng)
     return found
+
+
+def _payload_of(corpus: Corpus, record: str) -> str:
+    """The record that holds the payload: exact duplicates share one, and what is held out of one is a hole of all."""
+    owner = corpus.entries.at(corpus.entries.named(record).payload_start)
+    return owner.record if owner else record
 
 
 def _repeated(
@@ -113,11 +125,24 @@ def _repeated(
     return [Check(whole[k], holes) for k in sorted(rng.choice(len(whole), count, replace=False))]
 
 
-def _moved(holes: Mask, axes: Sequence[str], share: float, rng: np.random.Generator) -> Mask:
-    """The holes moved to where everything is known, as many as make up the share; or single elements between them."""
+def _flat(holes: Mask, axes: Sequence[str]) -> tuple[list[int], tuple[int, ...], Mask]:
+    """The axes of space (all, if none is), the others, and the holes of any time or channel in space alone."""
     spatial = [k for k, axis in enumerate(axes) if axis in SPATIAL] or list(range(holes.ndim))
     others = tuple(k for k in range(holes.ndim) if k not in spatial)
-    flat: Mask = np.asarray(holes.any(axis=others))
+    return spatial, others, np.asarray(holes.any(axis=others))
+
+
+def _fits(holes: Mask, axes: Sequence[str], rng: np.random.Generator) -> bool:
+    """Is there room for one of the holes, whole, beside all of them?"""
+    _, _, flat = _flat(holes, axes)
+    parts, count = ndimage.label(flat)
+    shapes = (tuple(edge.stop - edge.start for edge in box) for box in ndimage.find_objects(parts))
+    return count > SCATTERED or any(_room(flat, shape, rng) is not None for shape in shapes)
+
+
+def _moved(holes: Mask, axes: Sequence[str], share: float, rng: np.random.Generator) -> Mask:
+    """The holes moved to where everything is known, as many as make up the share; or single elements between them."""
+    spatial, others, flat = _flat(holes, axes)
     out = np.zeros_like(holes)
     budget = share * int((~holes).sum())
     parts, count = ndimage.label(flat)
