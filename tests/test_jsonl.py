@@ -12,7 +12,7 @@ from aunn_data import header as headers
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines import formats
-from pipelines.options import Options
+from pipelines.options import Limits, Options
 from pipelines.source import Source
 from pipelines.text import jsonl, plain
 from tests.format_contract import Example, FormatContract, records_of, source_of
@@ -210,13 +210,14 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path, line, found):
     assert (one, three) == ("a/name#1", "a/name#3")
 
 
-def test_a_line_that_is_too_long_is_refused_without_being_held(tmp_path, monkeypatch):
-    """The rest of it is passed over."""
-    monkeypatch.setattr(jsonl, "MOST_LINE_BYTES", 64)
+def test_a_line_that_is_too_long_is_refused_without_being_held(tmp_path):
+    """The rest of it is passed over; it goes in with a higher limit."""
     data = b'{"text": "1"}\n{"text": "%s"}\n{"text": "3"}\n' % (b"x" * 1000)
-    first, error, last = rows_of(tmp_path, data)
+    first, error, last = rows_of(tmp_path, data, limits=Limits(max_line=64))
     assert (first[0], last[0]) == (b"1", b"3")
     assert "line 2: expected at most 64 bytes" in str(error)
+    assert "raise --max-line" in str(error)
+    assert len(rows_of(tmp_path, data, limits=Limits(max_line=2000))[1][0]) == 1000
 
 
 def test_a_file_of_bad_lines_ends_in_one_error(tmp_path, monkeypatch):

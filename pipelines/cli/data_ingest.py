@@ -85,6 +85,7 @@ class Window(click.ParamType[tuple[float, float]]):
 @click.option(
     "--max-members", type=int, default=Limits.max_members, show_default=True, help="Most members of one archive."
 )
+@click.option("--max-line", type=int, default=Limits.max_line, show_default=True, help="Most bytes of a line of JSON.")
 @output_options
 def ingest(
     paths: tuple[Path, ...],

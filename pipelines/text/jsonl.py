@@ -32,14 +32,13 @@ import numpy as np
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record
-from pipelines.source import HEAD_BYTES, Source
+from pipelines.source import COPY_BYTES, HEAD_BYTES, Source
 from pipelines.text import plain, rows
 
 MODALITY = "text"
 FORMATS = ("jsonl",)
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".ldjson")
-MOST_LINE_BYTES = 1 << 28
 MOST_REFUSED = 10_000
 NESTED_COLUMNS, NESTED = 100, 400  # Python's own parser gives up near 1,000, less what stands on the stack
 LONGEST_INTEGER = 4000  # digits; Python parses no more than 4,300
@@ -128,7 +127,7 @@ def _several(source: Source) -> bool:
     """Is it lines of JSON, and not one JSON document that is called so or has a long first line?"""
     first, second = b"", b""
     with source.open() as file:
-        while not first and (line := file.readline(MOST_LINE_BYTES)):
+        while not first and (line := file.readline(source.options.limits.max_line)):
             first = line.removeprefix(codecs.BOM_UTF8).strip(BLANK)
         while not second and (line := file.readline(HEAD_BYTES)):
             second = line.strip(BLANK)
@@ -153,8 +152,8 @@ def _is_json(line: bytes) -> bool:
 
 def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
     """The lines that are not blank; blank ones go with the line before them, or the first one."""
-    before, found = b"", None
-    for number, (line, too_long) in enumerate(_raw_lines(file), 1):
+    before, found, most = b"", None, source.options.limits.max_line
+    for number, (line, too_long) in enumerate(_raw_lines(file, most), 1):
         if number == 1 and line.startswith(codecs.BOM_UTF8):
             before, line = codecs.BOM_UTF8, line[len(codecs.BOM_UTF8) :]
         if not line.strip(BLANK) and not too_long:
@@ -162,7 +161,7 @@ def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
                 before += line
             else:
                 found = found._replace(end=found.end + line)
-            if len(before) + len(found.end if found else b"") > MOST_LINE_BYTES:
+            if len(before) + len(found.end if found else b"") > most:
                 raise _refusal(source, number, "a row", "nothing but blanks")
             continue
         if found is not None:
@@ -173,18 +172,19 @@ def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
         yield found
 
 
-def _raw_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Lines with their ends, and whether one is too long; of such a one nothing but a beginning is kept."""
-    while line := file.readline(MOST_LINE_BYTES):
-        too_long = len(line) == MOST_LINE_BYTES and not line.endswith(b"\n")
+def _raw_lines(file: IO[bytes], most: int) -> Iterator[tuple[bytes, bool]]:
+    """Lines with their ends, and whether one is longer than ``most``; of such a one only a beginning is kept."""
+    while line := file.readline(most):
+        too_long = len(line) == most and not line.endswith(b"\n")
         rest = line
         while too_long and rest and not rest.endswith(b"\n"):
-            rest = file.readline(MOST_LINE_BYTES)
+            rest = file.readline(COPY_BYTES)
         yield line, too_long
 
 
-def _refusal(source: Source, number: int, expected: str, found: str) -> InputError:
-    remedy = "mend or remove that line; the others go in"
+def _refusal(
+    source: Source, number: int, expected: str, found: str, remedy: str = "mend or remove that line; the others go in"
+) -> InputError:
     return InputError(f"{source.label}: line {number}", expected=expected, found=found, remedy=remedy)
 
 
@@ -193,7 +193,8 @@ def _refusal(source: Source, number: int, expected: str, found: str) -> InputErr
 
 def _record(source: Source, number: int, line: _Line) -> Record:
     if line.too_long:
-        raise _refusal(source, line.number, f"at most {MOST_LINE_BYTES:,} bytes", "more")
+        most = f"at most {source.options.limits.max_line:,} bytes"
+        raise _refusal(source, line.number, most, "more", "raise --max-line: a line takes 4 to 13 times its bytes")
     try:
         text = line.data.decode()
         data, metadata = _taken_apart(text, source.options.text_column) or (line.data, {})
