@@ -18,7 +18,7 @@ import numpy.typing as npt
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry
 from aunn_data.record import Record
-from pipelines.scans.filenames import all_there, data_files
+from pipelines.scans.detached import HEADER_BYTES, MOST_GATHERED, data_files, gathered, joined
 from pipelines.scans.voxels import (
     MOST_HEADER_BYTES,
     Affine,
@@ -26,7 +26,6 @@ from pipelines.scans.voxels import (
     check,
     check_unpacked,
     chunks_of,
-    companion,
     exactly,
     kept_text,
     lying,
@@ -47,7 +46,6 @@ FORMATS = ("nrrd",)
 
 MAGIC = re.compile(rb"NRRD000[1-9]\r?\n")
 END = re.compile(rb"\r?\n(\r?\n)")
-HEADER_BYTES = 1 << 16  # of most headers
 MOST_AXES = 16
 FIELD, LOOSE_FIELD = re.compile(r"([^:]*(?::(?![= ])[^:]*)*):([= ])"), re.compile(r"([^:]*):()")
 TYPES = {
@@ -107,18 +105,12 @@ def sniff(head: bytes, path: Path) -> bool:
 
 
 def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterator[Group]:
-    """A detached header with its data files; one that cannot be read stays alone, to be refused."""
-    for file in files:
-        if not file.lower().endswith((".nhdr", ".nrrd")):
-            continue
-        try:
-            with (folder / file).open("rb") as found:
-                head = found.read(HEADER_BYTES)
-            there = _layout(_header(head)[0], 100_000).files if sniff(head, Path(file)) else ()
-        except (OSError, ValueError, KeyError, InputError):
-            continue
-        if there and all_there(folder, there):
-            yield Group(file, (file, *there))
+    """A detached header with its data files."""
+    return gathered(folder, files, (".nhdr", ".nrrd"), _named)
+
+
+def _named(head: bytes) -> tuple[str, ...]:
+    return _layout(_header(head)[0], MOST_GATHERED).files if MAGIC.match(head) else ()
 
 
 def read(source: Source) -> Iterator[Record | InputError]:
@@ -306,20 +298,8 @@ def _samples(source: Source, layout: Layout, start: int) -> tuple[npt.NDArray[An
     shape = layout.shape[::-1]
     if not layout.files:
         return _part(source, layout, start, shape)
-    files = [companion(source, name, layout.encoding in ("gz", "bz2")) for name in layout.files]
-    if len(files) == 1:
-        return _part(files[0], layout, 0, shape)
-    each = (math.prod(shape) // len(files),)
-    check(source, shape, 1, len(files) * source.options.limits.max_elements)
-    return unpacked((_whole(file, layout, each) for file in files), layout.dtype, shape, source)
-
-
-def _whole(source: Source, layout: Layout, shape: tuple[int, ...]) -> memoryview:
-    """The bytes of one of several files."""
-    samples, after = _part(source, layout, 0, shape)
-    if after:
-        raise InputError(source.label, expected="no more than its part", found=f"{after} bytes more", remedy=REMEDY)
-    return samples.view(np.uint8).data
+    packed = layout.encoding in ("gz", "bz2")
+    return joined(source, layout.files, packed, lambda file, each: _part(file, layout, 0, each), layout.dtype, shape)
 
 
 def _part(source: Source, layout: Layout, start: int, shape: tuple[int, ...]) -> tuple[npt.NDArray[Any], int]:
