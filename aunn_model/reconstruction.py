@@ -17,10 +17,11 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class Prediction:
-    """For N addresses: expected_N float64 expected byte, likeliest_N uint8, entropy_N float32 bits, and nats_N float32,
-    the surprise at the true byte in bits where truth was given (NaN elsewhere)."""
+    """For N addresses: expected_N float64 expected byte and its variance_N, likeliest_N uint8, entropy_N float32 bits,
+    and surprise_N float32, that at the true byte in bits where truth was given (NaN elsewhere)."""
 
     expected_N: npt.NDArray[np.float64]
+    variance_N: npt.NDArray[np.float64]
     likeliest_N: npt.NDArray[np.uint8]
     entropy_N: npt.NDArray[np.float32]
     surprise_N: npt.NDArray[np.float32]
@@ -47,8 +48,14 @@ def predict(
         else:
             true_B = torch.from_numpy(truth_N[start : start + CHUNK].astype(np.int64)).to(device)
             surprise_B = -log_BV.gather(1, true_B[:, None])[:, 0] / np.log(2)
-        columns = (probability_BV @ values_V, log_BV.argmax(1), entropy_B, surprise_B)
+        expected_B = probability_BV @ values_V
+        variance_B = (probability_BV @ values_V.square() - expected_B.square()).clamp(min=0)
+        columns = (expected_B, variance_B, log_BV.argmax(1), entropy_B, surprise_B)
         parts.append(tuple(column.cpu().numpy() for column in columns))
         on_addresses(len(chunk))
-    expected, likeliest, entropy, surprise = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Prediction(expected, likeliest.astype(np.uint8), entropy.astype(np.float32), surprise.astype(np.float32))
+    if not parts:
+        none = np.zeros(0)
+        return Prediction(none, none, none.astype(np.uint8), none.astype(np.float32), none.astype(np.float32))
+    expected, variance, likeliest, entropy, surprise = (np.concatenate(column) for column in zip(*parts, strict=True))
+    whole, single = likeliest.astype(np.uint8), np.float32
+    return Prediction(expected, variance, whole, entropy.astype(single), surprise.astype(single))

@@ -20,7 +20,8 @@ from aunn_model.training import Settings
 from pipelines.cli.model_evaluate import figures_table
 from pipelines.figures import summary
 from pipelines.ingest import ingest
-from pipelines.reconstruct import holdout_targets, reconstruct
+from pipelines.reconstruct import reconstruct
+from pipelines.targets import holdout_targets
 from pipelines.train import train_run
 
 BLOCKS, SIZE = 30, (4, 6, 6)

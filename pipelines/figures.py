@@ -16,7 +16,6 @@ from aunn_data.entries import Entry
 from aunn_data.record import Record
 from aunn_model.evaluation import byte_accuracy, normalised_mse, peak_of, psnr_db
 from aunn_model.reconstruction import Prediction
-from pipelines import fills
 
 Mask = npt.NDArray[np.bool_]
 Elements = npt.NDArray[Any]
@@ -42,26 +41,25 @@ def byte_figures(found: Prediction, true_Pn: npt.NDArray[np.uint8], scored_n: Ma
 
 
 def element_figures(
-    entry: Entry, symbols: bool, truth: Elements, filled: Elements, known: Mask, scored: Mask
+    entry: Entry,
+    symbols: bool,
+    truth: Elements,
+    filled: Elements,
+    guesses: dict[str, Elements],
+    known: Mask,
+    scored: Mask,
 ) -> dict[str, Any]:
-    """PSNR of ours and of the fills, which see the ``known`` elements only; peak is max - min of the record's truth.
+    """PSNR of ours and of other ``guesses`` of the same elements; peak is max - min of the record's truth.
 
-    Symbols have no PSNR: beside ours stands the nearest known symbol (of a board: the same square a ply before).
+    Symbols have no PSNR: only the share of bytes that are right is told.
     """
     scored, known = scored & np.isfinite(truth), known & np.isfinite(truth)
     if not scored.any() or not known.any():
         return {"nmse": None, "psnr_db": None, "peers": {}}
-    values = np.where(known, truth, 0).astype(np.float64)
+    peak = 0.0 if symbols else peak_of(truth)
+    peers = {name: _judged(entry, guess[scored], truth[scored], peak) for name, guess in guesses.items()}
     if symbols:
-        guess = fills.nearest(values, ~known)
-        return {"nmse": None, "psnr_db": None, "peers": {"nearest": _judged(entry, guess[scored], truth[scored], 0.0)}}
-    peak = peak_of(truth)
-    fillers: dict[str, Any] = {name: partial(fills.by_frame, fill) for name, fill in fills.FILLS.items()}
-    peers = {}
-    for name, method in {**fillers, "other_frame": fills.other_frame}.items():
-        guess = method(values, ~known, axes=entry.axes)
-        if guess is not None:
-            peers[name] = _judged(entry, guess[scored], truth[scored], peak)
+        return {"nmse": None, "psnr_db": None, "peers": peers}
     rmse = float(np.sqrt(np.mean((filled[scored].astype(np.float64) - truth[scored].astype(np.float64)) ** 2)))
     nmse = normalised_mse(filled[scored], truth[scored], peak)
     scaled = rmse * abs(entry.geometry.slope)
@@ -79,13 +77,27 @@ def summary(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "entropy_bits_per_byte": _mean(figures, "entropy_bits_per_byte"),
         "byte_accuracy": _mean(figures, "byte_accuracy"),
         "psnr_db": psnr_db(_mean(figures, "nmse", False)),
+        "pooled_bits_per_byte": _mean([{"pooled_bits_per_byte": None, **f} for f in figures], "pooled_bits_per_byte"),
+        "coverage": _coverage(figures),
         "peers": peers,
         "records": list(figures),
     }
 
 
-def _judged(entry: Entry, guess_n: npt.NDArray[np.float64], truth_n: Elements, peak: float) -> dict[str, Any]:
-    stored_n = _as_stored(guess_n, truth_n.dtype)
+def _coverage(figures: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Level -> share of the truth within its interval, over all elements that are quantities."""
+    rows = [f for f in figures if f.get("coverage")]
+    if not rows:
+        return None
+    counts = [row["elements"] for row in rows]
+    return {
+        level: float(np.average([row["coverage"][level] for row in rows], weights=counts))
+        for level in rows[0]["coverage"]
+    }
+
+
+def _judged(entry: Entry, guess_n: Elements, truth_n: Elements, peak: float) -> dict[str, Any]:
+    stored_n = as_stored(guess_n, truth_n.dtype)
     nmse = normalised_mse(stored_n, truth_n, peak)
     digits_of = partial(digits.digits_of, offset=entry.geometry.offset, place_values=entry.geometry.place_values)
     return {
@@ -95,7 +107,7 @@ def _judged(entry: Entry, guess_n: npt.NDArray[np.float64], truth_n: Elements, p
     }
 
 
-def _as_stored(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Elements:
+def as_stored(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Elements:
     """Values rounded into the record's own type, as ours are."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

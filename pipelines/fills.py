@@ -6,16 +6,19 @@ channels), one frame at a time.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
+from pipelines.holes import SPATIAL
+
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-SPATIAL = frozenset("zyx")
+MOST_BENT = 1 << 20  # unknown elements that a biharmonic fill is made of: its system is slow to solve
 
 
 def nearest(values: Values, unknown: Mask) -> Values:
@@ -38,37 +41,67 @@ def linear(values: Values, unknown: Mask) -> Values:
 
 def harmonic(values: Values, unknown: Mask) -> Values:
     """Laplace's equation with the known elements as boundary: every unknown is the mean of its face neighbours."""
-    number = np.full(values.shape, -1, np.int64)
-    count = int(unknown.sum())
-    number[unknown] = np.arange(count)
-    degree, known_sum = np.zeros(count), np.zeros(count)
+    rows = _laplacian(unknown)
+    inside = rows[:, unknown.reshape(-1)]
+    return _solved(values, unknown, inside, -rows @ np.where(unknown, 0, values).reshape(-1), nearest(values, unknown))
+
+
+def biharmonic(values: Values, unknown: Mask) -> Values:
+    """The least sum of squared Laplacians: value and slope go on into the unknown, as a bent plate would."""
+    rows = _laplacian(ndimage.binary_dilation(unknown))
+    inside = rows[:, unknown.reshape(-1)]
+    right = -inside.T @ (rows @ np.where(unknown, 0, values).reshape(-1))
+    return _solved(values, unknown, inside.T @ inside, right, harmonic(values, unknown))
+
+
+def _laplacian(where: Mask) -> Any:
+    """Sparse (elements of ``where``, all elements): the number of an element's face neighbours, -1 for each of them."""
+    number = np.arange(where.size).reshape(where.shape)
     rows, columns = [], []
-    for axis in range(values.ndim):
+    for axis in range(where.ndim):
         for here, there in (((0, -1), (1, None)), ((1, None), (0, -1))):
-            at = tuple(slice(*here) if k == axis else slice(None) for k in range(values.ndim))
-            beside = tuple(slice(*there) if k == axis else slice(None) for k in range(values.ndim))
-            mine, other = number[at], number[beside]
-            asked = mine >= 0
-            np.add.at(degree, mine[asked], 1)
-            given = asked & (other < 0)
-            np.add.at(known_sum, mine[given], values[beside][given])
-            rows.append(mine[asked & ~given])
-            columns.append(other[asked & ~given])
+            at = tuple(slice(*here) if k == axis else slice(None) for k in range(where.ndim))
+            beside = tuple(slice(*there) if k == axis else slice(None) for k in range(where.ndim))
+            asked = where[at]
+            rows.append(number[at][asked])
+            columns.append(number[beside][asked])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    links = sparse.coo_array((np.ones(len(row)), (row, column)), shape=(count, count)).tocsr()
-    scale = sparse.diags_array(1 / np.maximum(degree, 1))  # Jacobi: the diagonal is known exactly
-    start = nearest(values, unknown)[unknown]
-    solved, _ = cg(sparse.diags_array(degree) - links, known_sum, x0=start, rtol=1e-6, maxiter=2000, M=scale)
+    ranks = np.cumsum(where.reshape(-1)) - 1
+    links = sparse.csr_array((np.ones(len(row)), (ranks[row], column)), shape=(int(where.sum()), where.size))
+    own: Any = sparse.csr_array(
+        (links.sum(axis=1), (np.arange(links.shape[0]), np.flatnonzero(where))), shape=links.shape
+    )
+    return own - links
+
+
+def _solved(values: Values, unknown: Mask, matrix: Any, right: Any, start: Values) -> Values:
+    """The unknown elements from a symmetric system, by conjugate gradients from a first guess."""
+    scale = sparse.diags_array(1 / np.maximum(matrix.diagonal(), 1e-12))  # Jacobi: the diagonal is known exactly
+    solved, _ = cg(matrix, right, x0=start[unknown], rtol=1e-6, maxiter=2000, M=scale)
     out = values.copy()
     out[unknown] = solved
     return out
 
 
-FILLS: dict[str, Callable[[Values, Mask], Values]] = {"nearest": nearest, "linear": linear, "harmonic": harmonic}
+FILLS: dict[str, Callable[[Values, Mask], Values]] = {
+    "nearest": nearest,
+    "linear": linear,
+    "harmonic": harmonic,
+    "biharmonic": biharmonic,
+}
 
 
-def by_frame(fill: Callable[[Values, Mask], Values], values: Values, unknown: Mask, axes: tuple[str, ...]) -> Values:
-    """``fill`` in each frame of the spatial axes (z, y, x, or all if none is named so) that has unknown elements."""
+def by_frame(
+    fill: Callable[[Values, Mask], Values],
+    values: Values,
+    unknown: Mask,
+    axes: tuple[str, ...],
+    whole: float | None = None,
+) -> Values:
+    """``fill`` in each frame of the spatial axes (z, y, x, or all if none is named so) that has unknown elements.
+
+    A frame without any known element becomes ``whole``, by default the mean of the others.
+    """
     spatial = [k for k, axis in enumerate(axes) if axis in SPATIAL] or list(range(len(axes)))
     others = [k for k in range(len(axes)) if k not in spatial]
     back = np.argsort([*others, *spatial])
@@ -76,7 +109,8 @@ def by_frame(fill: Callable[[Values, Mask], Values], values: Values, unknown: Ma
     for frame in np.ndindex(*moved.shape[: len(others)]):
         gaps = mask[frame]
         if gaps.all():
-            moved[frame] = values[~unknown].mean() if not unknown.all() else 0.0
+            mean = values[~unknown].mean() if not unknown.all() else 0.0
+            moved[frame] = mean if whole is None else whole
         elif gaps.any():
             moved[frame] = fill(moved[frame], gaps)
     return moved.transpose(*back)
@@ -97,3 +131,24 @@ def other_frame(values: Values, unknown: Mask, axes: tuple[str, ...]) -> Values 
         if open_gaps.any():
             return None
     return np.moveaxis(out, 0, time)
+
+
+def distance(unknown: Mask, axes: tuple[str, ...]) -> Values:
+    """How many elements away the nearest known one of the same frame is; 0 where an element is known itself."""
+
+    def apart(values: Values, gaps: Mask) -> Values:
+        return np.asarray(ndimage.distance_transform_edt(gaps))
+
+    far = np.where(unknown, float(max(unknown.shape)), 0.0)
+    return by_frame(apart, far, unknown, axes, whole=float(max(unknown.shape)))
+
+
+def every(values: Values, unknown: Mask, axes: tuple[str, ...]) -> dict[str, Values]:
+    """All fills of one record by name, those that its axes and size allow."""
+    found = {
+        name: by_frame(fill, values, unknown, axes)
+        for name, fill in FILLS.items()
+        if name != "biharmonic" or int(unknown.sum()) <= MOST_BENT
+    }
+    other = other_frame(values, unknown, axes)
+    return found if other is None else {**found, "other_frame": other}

@@ -125,11 +125,13 @@ def _repeated(
     return [Check(whole[k], holes) for k in sorted(rng.choice(len(whole), count, replace=False))]
 
 
-def _flat(holes: Mask, axes: Sequence[str]) -> tuple[list[int], tuple[int, ...], Mask]:
-    """The axes of space (all, if none is), the others, and the holes of any time or channel in space alone."""
+def _flat(holes: Mask, axes: Sequence[str]) -> tuple[list[int], Mask, Mask]:
+    """The axes of space (all, if none is), the holes without times or channels of which nothing is known, and these
+    in space alone: of any time or channel."""
     spatial = [k for k, axis in enumerate(axes) if axis in SPATIAL] or list(range(holes.ndim))
     others = tuple(k for k in range(holes.ndim) if k not in spatial)
-    return spatial, others, np.asarray(holes.any(axis=others))
+    partial = holes & ~holes.all(axis=tuple(spatial), keepdims=True)
+    return spatial, partial, np.asarray(partial.any(axis=others))
 
 
 def _fits(holes: Mask, axes: Sequence[str], rng: np.random.Generator) -> bool:
@@ -142,22 +144,21 @@ def _fits(holes: Mask, axes: Sequence[str], rng: np.random.Generator) -> bool:
 
 def _moved(holes: Mask, axes: Sequence[str], share: float, rng: np.random.Generator) -> Mask:
     """The holes moved to where everything is known, as many as make up the share; or single elements between them."""
-    spatial, others, flat = _flat(holes, axes)
-    out = np.zeros_like(holes)
+    spatial, partial, flat = _flat(holes, axes)
+    out, others = np.zeros_like(holes), (1,) * (holes.ndim - len(spatial))
     budget = share * int((~holes).sum())
     parts, count = ndimage.label(flat)
     whole = np.moveaxis(out, spatial, range(len(spatial)))  # a view: space first, then time, channels
-    inside = np.moveaxis(holes, spatial, range(len(spatial)))
+    inside = np.moveaxis(partial, spatial, range(len(spatial)))
     if count > SCATTERED:
         frames = inside.any(axis=tuple(range(flat.ndim)))
-        whole[...] = ((rng.random(flat.shape) < share) & ~flat).reshape(flat.shape + (1,) * len(others)) & frames
+        whole[...] = ((rng.random(flat.shape) < share) & ~flat).reshape(flat.shape + others) & frames
         return out
     taken = flat.copy()
     boxes = ndimage.find_objects(parts)
     for number in rng.permutation(count):
-        piece = inside[boxes[number]] & (parts[boxes[number]] == number + 1).reshape(
-            parts[boxes[number]].shape + (1,) * len(others)
-        )
+        here = parts[boxes[number]] == number + 1
+        piece = inside[boxes[number]] & here.reshape(here.shape + others)
         piece = _cropped(piece, flat.ndim, budget)
         place = _room(taken, piece.shape[: flat.ndim], rng)
         if place is not None and piece.any():

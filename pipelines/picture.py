@@ -8,10 +8,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from pipelines.figures import categorical
-from pipelines.fills import SPATIAL
+from pipelines.holes import SPATIAL
 from pipelines.reconstruct import Reconstruction
 
-COLUMNS = ("given", "predicted", "truth", "|error|", "uncertainty (bits)")
+COLUMNS = ("given", "predicted", "truth", "|error|", "90 % within ±")
 UNKNOWN = "#ff00a0"
 GLYPHS = dict(zip("KQRBNPkqrbnp.", "♔♕♖♗♘♙♚♛♜♝♞♟ ", strict=True))
 
@@ -48,7 +48,7 @@ def _slices(found: Reconstruction) -> Figure:
                 shown = axis.imshow(
                     panel if panel.ndim == 2 else panel.mean(axis=2), cmap="inferno", vmin=0, vmax=error_top
                 )
-            elif name.startswith("uncertainty"):
+            elif name == COLUMNS[4]:
                 shown = axis.imshow(panel if panel.ndim == 2 else panel.sum(axis=2), cmap="viridis", vmin=0)
             elif panel.ndim == 3:
                 shade = np.clip((np.ma.getdata(panel) - low) / (high - low), 0, 1)

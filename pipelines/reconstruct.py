@@ -1,11 +1,10 @@
-"""Ask a run for elements by holdout, region or span; judge them beside classical fills; write them back as files.
+"""Ask a run for elements: the network's prediction pooled with classical fills, judged beside each of them.
 
-Legend: P digit planes, n predicted elements.
+Legend: P digit planes, n predicted elements, E experts.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,29 +14,20 @@ from aunn_data import digits
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import RequestError
-from aunn_data.geometry import Geometry, slices
 from aunn_data.record import Record
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
-from pipelines import compressed
-from pipelines.export import path_below
-from pipelines.export import write as write_source
-from pipelines.figures import byte_figures, categorical, element_figures
+from pipelines import fills, pooling
+from pipelines.figures import as_stored, byte_figures, categorical, element_figures
+from pipelines.holes import Check, Mask, addresses_of, checks_of, held_of, holes_of, missing_of
+from pipelines.pooling import Opinions, Pool, Pooled
 from pipelines.runs import Run
+from pipelines.targets import Target
 
-Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int], object]
 
-
-KEEPING = ("nifti1", "nifti2", "npy", "npz")  # their writers take an array of any type
-
-
-@dataclass(frozen=True)
-class Target:
-    """A record and which of its elements are asked for."""
-
-    entry: Entry
-    mask: Mask
+OBSERVED = ("refuse", "keep", "overwrite")
+PROBABLE = 0.9  # of the interval that is written as the uncertainty
 
 
 @dataclass(frozen=True)
@@ -45,8 +35,9 @@ class Reconstruction:
     """One record with the elements asked for predicted, and what there was before.
 
     ``filled`` and ``truth`` have the geometry's dtype and shape; ``known`` marks what a filler may look at: neither
-    asked for, nor missing in the source, nor held out of the run. ``uncertainty`` is the entropy of an element's
-    digits, float32 bits, 0 where nothing was asked. ``figures`` are JSON types.
+    asked for, nor missing in the source, nor held out of the run. ``uncertainty`` is float32, 0 where nothing was
+    asked: of quantities half the width of the 90 % interval in stored units, of symbols the entropy in bits.
+    ``figures`` are JSON types.
     """
 
     target: Target
@@ -58,163 +49,169 @@ class Reconstruction:
     figures: dict[str, Any]
 
 
-def holdout_targets(corpus: Corpus, name: str) -> list[Target]:
-    """The held-out regions of one name, by record. RequestError if there are none."""
-    regions: dict[str, list[Any]] = {}
-    for held in corpus.holdouts():
-        if held.holdout == name and held.record in corpus.entries:
-            regions.setdefault(held.record, []).append(held.region)
-    if not regions:
-        known = sorted({held.holdout for held in corpus.holdouts()})
+@dataclass(frozen=True)
+class _Views:
+    """What the fills make of a record's unknown elements, by name; float64, of the record's shape."""
+
+    fills: dict[str, npt.NDArray[np.float64]]
+    distance: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, entry: Entry, truth: npt.NDArray[Any], known: Mask) -> "_Views":
+        known = known & np.isfinite(truth)
+        found = fills.every(np.where(known, truth, 0).astype(np.float64), ~known, entry.axes) if known.any() else {}
+        return cls(found, fills.distance(~known, entry.axes))
+
+
+class Reconstructor:
+    """Reconstructs targets of one run; what is fitted to the checks of one kind of record is kept for the next."""
+
+    def __init__(self, network: Network, corpus: Corpus, run: Run):
+        self.network, self.corpus, self.run = network, corpus, run
+        self._checks: dict[object, list[Check]] | None = None
+        self._pools: dict[object, Pool | None] = {}
+
+    def __call__(
+        self, target: Target, observed: str = "refuse", on_bytes: Progress = lambda count: None
+    ) -> Reconstruction:
+        """Predicts the elements of a target and judges them.
+
+        Elements that the run was trained on are an error ("refuse"), stay as they are ("keep"), or are predicted from
+        memory ("overwrite").
+        """
+        entry = target.entry
+        missing, held = missing_of(self.corpus, entry), held_of(entry, self.run.holdouts)
+        target = self._within(target, held | missing, observed)
+        mask = target.mask
+        record = self.corpus.record(entry)
+        truth = np.asarray(record.elements)
+        unstored_n = missing[mask] if entry.geometry.missing_value is not None else None
+        true_Pn = digits.digits_of(truth[mask], entry.geometry.offset, entry.geometry.place_values, unstored_n)
+        found = predict(self.network, addresses_of(entry, mask), true_Pn.reshape(-1), on_bytes)
+        known = ~(mask | missing | held)
+        filled, uncertainty = truth.copy(), np.zeros(mask.shape, np.float32)
+        figures = {
+            "record": entry.record,
+            "elements": int(mask.sum()),
+            "seen": round(float(np.mean(~(held | missing)[mask])), 6) if mask.any() else 0.0,
+            **byte_figures(found, true_Pn, ~missing[mask]),
+        }
+        if categorical(record):
+            likeliest_Pn = found.likeliest_N.reshape(entry.geometry.planes, -1)
+            filled[mask] = _elements(entry, likeliest_Pn)
+            uncertainty[mask] = found.entropy_N.reshape(entry.geometry.planes, -1).sum(axis=0)
+            guesses = {"nearest": fills.nearest(np.where(known, truth, 0).astype(np.float64), ~known)}
+            figures |= element_figures(entry, True, truth, filled, guesses, known, mask & ~missing)
+            return Reconstruction(target, record, filled, truth, known, uncertainty, figures)
+        views = _Views.of(entry, truth, known)
+        said = _opinions(entry, found, views, mask)
+        pool = self._pool(entry, tuple(views.fills)) if (held | missing)[mask].all() else None
+        pooled = pool(said) if pool else pooling.trusting(said)
+        filled[mask] = as_stored(pooled.mean_n, truth.dtype)
+        uncertainty[mask] = pooled.half_width(PROBABLE)
+        alone = truth.copy()
+        alone[mask] = as_stored(said.means_nE[:, 0], truth.dtype)
+        guesses = {"network": alone, **views.fills}
+        figures |= element_figures(entry, False, truth, filled, guesses, known, mask & ~missing)
+        figures |= _trust(pool, pooled, list(views.fills), entry, truth[mask], ~missing[mask])
+        return Reconstruction(target, record, filled, truth, known, uncertainty, figures)
+
+    def _within(self, target: Target, unobserved: Mask, observed: str) -> Target:
+        over = int((target.mask & ~unobserved).sum())
+        if not over or observed == "overwrite":
+            return target
+        if observed == "keep" and (target.mask & unobserved).any():
+            return Target(target.entry, target.mask & unobserved)
         raise RequestError(
-            name, expected=f"a holdout: {', '.join(known) or 'there are none'}", found="no such", remedy="choose one"
+            target.entry.record,
+            expected="elements that the run has not seen: held out, or missing in the source",
+            found=f"{over:,} of {int(target.mask.sum()):,} that were observed, and trained on",
+            remedy="--observed keep fills the others only, --observed overwrite replaces what was measured",
         )
-    return [_target(corpus.entries.named(record), found) for record, found in regions.items()]
 
+    def _pool(self, entry: Entry, experts: tuple[str, ...]) -> Pool | None:
+        """The pool of a kind of record, fitted to its checks; None without enough of them."""
+        kind = (entry.modality, entry.geometry.kind, experts)
+        if kind not in self._pools:
+            self._pools[kind] = self._fitted(kind)
+        return self._pools[kind]
 
-def region_targets(corpus: Corpus, record: str, texts: Sequence[str]) -> list[Target]:
-    """Regions (``z=8:12,y=0:64``) of one record."""
-    entry = corpus.entries.named(record)
-    return [_target(entry, [entry.geometry.parse_region(text, record) for text in texts])]
-
-
-def span_targets(corpus: Corpus, start: int, stop: int) -> list[Target]:
-    """The elements that have a byte at addresses ``start:stop``. RequestError if none has."""
-    targets = []
-    for entry in corpus.entries:
-        if not entry.is_shared and entry.payload_start < stop and start < entry.payload_stop:
-            geometry, mask = entry.geometry, np.zeros(entry.shape, np.bool_)
-            at = geometry.offsets(geometry.whole) + entry.payload_start
-            for plane in range(geometry.planes):
-                here = at + plane * geometry.plane_extent
-                mask |= (here >= start) & (here < stop)
-            if mask.any():
-                targets.append(Target(entry, mask))
-    if not targets:
-        raise RequestError(
-            f"span {start}:{stop}",
-            expected="addresses that hold elements of a record",
-            found="headers, padding or nothing",
-            remedy="`aunn-data ls` lists what lies where",
-        )
-    return targets
+    def _fitted(self, kind: tuple[Any, ...]) -> Pool | None:
+        settings = self.run.settings
+        if self._checks is None:
+            self._checks = {}
+            for check in checks_of(self.corpus, self.run.holdouts, settings.checks, settings.seed):
+                self._checks.setdefault((check.entry.modality, check.entry.geometry.kind), []).append(check)
+        opinions, truths = [], []
+        for check in self._checks.get(kind[:2], []):
+            record, mask = self.corpus.record(check.entry), check.mask
+            truth = np.asarray(record.elements)
+            views = _Views.of(check.entry, truth, ~(holes_of(self.corpus, check.entry, self.run.holdouts) | mask))
+            if categorical(record) or tuple(views.fills) != kind[2]:
+                continue
+            said = _opinions(check.entry, predict(self.network, addresses_of(check.entry, mask)), views, mask)
+            whole = np.flatnonzero(np.isfinite(truth[mask]))
+            opinions.append(said.some(whole))
+            truths.append(truth[mask][whole].astype(np.float64))
+        if not truths:
+            return None
+        joined = [
+            np.concatenate([getattr(o, name) for o in opinions]) for name in ("means_nE", "spread_n", "distance_n")
+        ]
+        return pooling.fit(Opinions(*joined), np.concatenate(truths), settings.seed)
 
 
 def reconstruct(
-    network: Network, corpus: Corpus, run: Run, target: Target, on_bytes: Progress = lambda count: None
+    network: Network,
+    corpus: Corpus,
+    run: Run,
+    target: Target,
+    observed: str = "refuse",
+    on_bytes: Progress = lambda count: None,
 ) -> Reconstruction:
-    """Predicts the elements of a target and judges them."""
-    entry, geometry, mask = target.entry, target.entry.geometry, target.mask
-    record = corpus.record(entry)
-    truth = np.asarray(record.elements)
-    missing = np.zeros(mask.shape, np.bool_) if record.missing is None else np.asarray(record.missing)
-    held = np.zeros(mask.shape, np.bool_)
-    for _, name, text in run.holdouts:
-        if name == entry.record:
-            held[slices(geometry.parse_region(text, name))] = True
-    true_Pn = digits.digits_of(truth[mask], geometry.offset, geometry.place_values, _unstored(entry, missing[mask]))
-    found = predict(network, _addresses(target), true_Pn.reshape(-1), on_bytes)
-    filled = truth.copy()
-    filled[mask] = _values(entry, record, found)
-    uncertainty = np.zeros(mask.shape, np.float32)
-    uncertainty[mask] = found.entropy_N.reshape(geometry.planes, -1).sum(axis=0)
-    known = ~(mask | missing | held)
-    scored = ~missing[mask]
-    figures = {
-        "record": entry.record,
-        "elements": int(mask.sum()),
-        "seen": round(float(np.mean(~(held | missing)[mask])), 6),
-        **byte_figures(found, true_Pn, scored),
-        **element_figures(entry, categorical(record), truth, filled, known, mask & ~missing),
-    }
-    return Reconstruction(target, record, filled, truth, known, uncertainty, figures)
+    """One target of a run; ``Reconstructor`` is for many."""
+    return Reconstructor(network, corpus, run)(target, observed, on_bytes)
 
 
-def write(found: Reconstruction, folder: Path) -> list[Path]:
-    """Writes the record with what was predicted, the mask (1 = predicted) and the uncertainty (bits) below a folder."""
-    entry, record = found.target.entry, found.record
-    path = path_below(folder, file_name(entry), overwrite=True)
-    missing = None if record.missing is None else np.asarray(record.missing) & ~found.target.mask
-    files = [write_source([replace(record, elements=found.filled, missing=missing)], path)]
-    for what, array in (("mask", found.target.mask.astype(np.uint8)), ("uncertainty", found.uncertainty)):
-        files.append(_write_map(found, what, array, path))
-    return files
-
-
-def picture_name(entry: Entry) -> str:
-    """The file name of a record's picture; the record's suffix stays in it, for there may be an a.png beside a.jpg."""
-    return Path(file_name(entry)).name + ".picture.png"
-
-
-def file_name(entry: Entry) -> str:
-    """The file name of one record of a source: game 7 of games.pgn is games#7.pgn."""
-    number = entry.record.removeprefix(entry.source).replace("::", "#").replace("/", "_")
-    stem, suffix = _split(entry.source)
-    return f"{stem}{number}{suffix}"
-
-
-def _target(entry: Entry, regions: Sequence[Any]) -> Target:
-    mask = np.zeros(entry.shape, np.bool_)
-    for region in regions:
-        mask[slices(region)] = True
-    return Target(entry, mask)
-
-
-def _addresses(target: Target) -> npt.NDArray[np.int64]:
-    """(P * n,) the addresses of the elements asked for, plane after plane."""
-    entry, geometry = target.entry, target.entry.geometry
-    indices = np.nonzero(target.mask)
-    offset_n = sum(geometry.axis_offset(k, index.astype(np.int64)) for k, index in enumerate(indices))
-    planes_P = np.arange(geometry.planes, dtype=np.int64)[:, None] * geometry.plane_extent
-    return np.asarray(entry.payload_start + planes_P + offset_n).reshape(-1)
-
-
-def _unstored(entry: Entry, missing_n: Mask) -> Mask | None:
-    return missing_n if entry.geometry.missing_value is not None else None
-
-
-def _values(entry: Entry, record: Record, found: Prediction) -> npt.NDArray[Any]:
+def _opinions(entry: Entry, found: Prediction, views: _Views, mask: Mask) -> Opinions:
+    """What network and fills say of the elements of a mask, in stored units."""
     geometry, dtype = entry.geometry, np.dtype(entry.dtype)
-    if categorical(record):
-        likeliest_Pn = found.likeliest_N.reshape(geometry.planes, -1)
-        return digits.elements_of(likeliest_Pn, dtype, geometry.offset, geometry.place_values)
     expected_Pn = found.expected_N.reshape(geometry.planes, -1)
-    return digits.expected_elements_of(expected_Pn, dtype, geometry.offset, geometry.place_values)
+    place_P = np.array(geometry.place_values, np.float64)[:, None]
+    spread_n = np.sqrt((found.variance_N.reshape(geometry.planes, -1) * place_P**2).sum(axis=0))
+    around = []
+    for off in (-1, 0, 1):
+        shifted_Pn = expected_Pn.copy()
+        shifted_Pn[-1] += off * spread_n
+        value_n = digits.expected_elements_of(shifted_Pn, dtype, geometry.offset, geometry.place_values)
+        around.append(value_n.astype(np.float64))
+    if dtype.kind in "iu":  # not rounded: pooling goes on from here
+        around[1] = (expected_Pn * place_P).sum(axis=0) + geometry.offset
+        half_n = spread_n
+    else:
+        half_n = np.abs(around[2] - around[0]) / 2
+    means = [around[1], *(view[mask] for view in views.fills.values())]
+    return Opinions(np.stack(means, axis=1), half_n, views.distance[mask])
 
 
-def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: Path) -> Path:
-    """An array on the record's grid: NIfTI beside a NIfTI or another scan, PNG or TIFF beside an image, else .npy."""
-    header, known = found.record.header, found.record.header.geometry
-    axes, format, (stem, suffix) = known.axes, header.format, _split(path.name)
-    if header.modality == "image":
-        if "channel" in axes:  # one map for all channels
-            array = array.sum(axis=axes.index("channel"), dtype=array.dtype)
-            axes = tuple(axis for axis in axes if axis != "channel")
-        array = np.where(array, 255, 0).astype(np.uint8) if what == "mask" else array
-        format = "png" if what == "mask" else "tiff"
-    elif header.modality != "scan":
-        format = "npy"
-    own = header.modality == "scan" and format in KEEPING
-    if header.modality == "scan" and not own:
-        format, suffix = "nifti1", ".nii"
-    if header.modality != "scan":
-        stem, suffix = path.name, f".{format}"
-    whole = len(axes) == len(known.axes)
-    geometry = Geometry(
-        array.dtype.str,
-        axes,
-        array.shape,
-        spacing=known.spacing if whole else None,
-        units=known.units if whole else None,
-        affine=known.affine,
-    )
-    metadata = header.metadata if own else {}
-    record = Record(replace(header, format=format, geometry=geometry, metadata=metadata), array)
-    return write_source([record], path.with_name(f"{stem}.{what}{suffix}"))
+def _elements(entry: Entry, digits_Pn: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    geometry = entry.geometry
+    return digits.elements_of(digits_Pn, np.dtype(entry.dtype), geometry.offset, geometry.place_values)
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Name and suffix, .nii.gz being one suffix."""
-    inner = compressed.inner_name(Path(name)).as_posix()
-    stem = inner.removesuffix(Path(inner).suffix)
-    return stem, name.removeprefix(stem)
+def _trust(
+    pool: Pool | None, pooled: Pooled, names: list[str], entry: Entry, truth_n: npt.NDArray[Any], scored_n: Mask
+) -> dict[str, Any]:
+    """How far the intervals can be believed, and who was believed."""
+    scored_n = scored_n & np.isfinite(truth_n)
+    out: dict[str, Any] = {"calibrated": pool is not None, "weights": None, "coverage": None}
+    if pool is not None:
+        shares = (float(share) for share in pool.weights)
+        out["weights"] = {name: round(share, 4) for name, share in zip(["network", *names], shares, strict=True)}
+    if scored_n.any():
+        judged = Pooled(pooled.mean_n[scored_n], pooled.spread_n[scored_n], pooled.reach_L)
+        covered_L = judged.coverage(truth_n[scored_n].astype(np.float64))
+        out["coverage"] = {f"{level:.2f}": float(share) for level, share in zip(pooling.LEVELS, covered_L, strict=True)}
+        if truth_n.dtype.kind in "iu":
+            out["pooled_bits_per_byte"] = judged.bits(truth_n[scored_n].astype(np.float64)) / entry.geometry.planes
+    return out

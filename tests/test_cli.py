@@ -284,7 +284,7 @@ def test_train_evaluate_and_reconstruct(things):
     code, judged = run_json(model, "evaluate", "run", "--holdout", "slab")
     assert code == 0
     assert set(judged) >= {"run", "holdout", "bits_per_byte", "byte_accuracy", "psnr_db", "peers"}
-    assert set(judged["peers"]) == {"nearest", "linear", "harmonic"}
+    assert set(judged["peers"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
     code, done = run_json(model, "reconstruct", "run", "--holdout", "slab", "--out", "out")
     assert code == 0
     assert done["psnr_db"] == judged["psnr_db"]
@@ -311,7 +311,7 @@ def test_every_modality_can_be_asked_by_region_and_span(things):
         ["--record", "picture.png", "--region", "y=3:9,x=4:8"],
         ["--record", "games.pgn#1", "--region", "ply=6:8"],
     ):
-        code, done = run_json(model, "reconstruct", "run", *what, "--out", "out")
+        code, done = run_json(model, "reconstruct", "run", *what, "--observed", "overwrite", "--out", "out")
         assert code == 0, what
         assert done["records"][0]["seen"] == 1
     filled = Path("out/notes.txt").read_bytes()

@@ -14,12 +14,14 @@ from aunn_data.registry import Holdout
 from aunn_model.reconstruction import predict
 from aunn_model.training import Settings, step
 from pipelines import runs
+from pipelines.batches import Batches
 from pipelines.ingest import ingest
-from pipelines.reconstruct import holdout_targets, reconstruct, write
+from pipelines.reconstruct import reconstruct
+from pipelines.restored import write
 from pipelines.runs import Run
 from pipelines.scans import nifti
 from pipelines.source import Source
-from pipelines.train import Batches
+from pipelines.targets import holdout_targets
 
 VOXEL = (3, 5, 2)  # x, y, z as NIfTI has it
 
@@ -47,7 +49,7 @@ def test_one_byte_from_scan_to_scan(tmp_path):
     assert byte == (int(stored[VOXEL]) - int(stored.min())) // geometry.place_values[0]
 
     settings = Settings(width=16, layers=2, batch=64, steps=1, precision="float32")
-    batches = Batches(corpus, settings)
+    batches = Batches(corpus, settings, torch.device("cpu"))
     steps = -(-batches.sampler.size // settings.batch)
     drawn = np.concatenate([sampling.batch(corpus, settings.seed, s, settings.batch) for s in range(steps)])
     assert address in drawn
@@ -60,7 +62,8 @@ def test_one_byte_from_scan_to_scan(tmp_path):
     step(state, settings, addresses_B, bytes_B)
 
     corpus.add_holdouts([Holdout("one", entry.record, tuple((i, i + 1) for i in VOXEL[::-1]))])
-    assert address not in {int(a) for a in Batches(corpus, settings).sampler.addresses(np.arange(steps))}
+    left = Batches(corpus, settings, torch.device("cpu")).sampler
+    assert address not in {int(a) for a in left.addresses(np.arange(steps))}
     described = Run(str(corpus.path), corpus.version, 32, (("one", entry.record, "z=2:3,y=5:6,x=3:4"),), settings)
     [target] = holdout_targets(corpus, "one")
     found = reconstruct(state.network, corpus, described, target)

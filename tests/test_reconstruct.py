@@ -11,14 +11,10 @@ from aunn_data.registry import Holdout
 from aunn_model.training import Settings
 from pipelines import runs
 from pipelines.figures import summary
-from pipelines.reconstruct import (
-    holdout_targets,
-    reconstruct,
-    region_targets,
-    span_targets,
-    write,
-)
+from pipelines.reconstruct import reconstruct
+from pipelines.restored import write
 from pipelines.runs import Run
+from pipelines.targets import holdout_targets, region_targets, span_targets
 from tests.corpora import append, smooth, text, volume
 
 SETTINGS = Settings(width=16, layers=2, batch=64, steps=1, precision="float32")
@@ -44,7 +40,7 @@ def judged(corpus, target):
         for h in corpus.holdouts()
     )
     run = Run(str(corpus.path), corpus.version, 32, held, SETTINGS)
-    return reconstruct(runs.fresh(corpus, SETTINGS).network, corpus, run, target)
+    return reconstruct(runs.fresh(corpus, SETTINGS).network, corpus, run, target, "overwrite")
 
 
 def test_fills_see_no_more_than_the_network_did(corpus):
@@ -100,7 +96,7 @@ def test_figures_are_finite_or_absent(corpus):
     whole = summary(figures)
     json.dumps(whole, allow_nan=False)
     assert whole["psnr_db"] == pytest.approx(figures[0]["psnr_db"])  # the only record with a peak
-    assert set(whole["peers"]) == {"nearest", "linear", "harmonic"}
+    assert set(whole["peers"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
     assert figures[2]["peers"]["nearest"]["byte_accuracy"] is not None
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from aunn_data.corpus import Corpus
-from pipelines import reconstruct as flow
 from pipelines import runs
 from pipelines.cli.common import bar, output_options, print_json, table
 from pipelines.figures import summary
+from pipelines.reconstruct import Reconstruction, Reconstructor
+from pipelines.targets import Target, holdout_targets
 
 run_corpus_option = click.option(
     "--corpus",
@@ -33,7 +34,7 @@ def evaluate(run: Path, holdout: str, corpus: str | None, as_json: bool, quiet: 
       aunn-model evaluate run --holdout default
     """
     opened = runs.Run.read(run).open_corpus(corpus)
-    figures = judge(run, opened, flow.holdout_targets(opened, holdout), quiet or as_json)
+    figures = judge(run, opened, holdout_targets(opened, holdout), quiet or as_json, "overwrite")
     found = {"run": str(run), "holdout": holdout, **summary(figures)}
     if as_json:
         print_json(found)
@@ -44,18 +45,19 @@ def evaluate(run: Path, holdout: str, corpus: str | None, as_json: bool, quiet: 
 def judge(
     run: Path,
     corpus: Corpus,
-    targets: Sequence[flow.Target],
+    targets: Sequence[Target],
     quiet: bool,
-    on_record: Callable[[flow.Reconstruction], object] = lambda found: None,
+    observed: str,
+    on_record: Callable[[Reconstruction], object] = lambda found: None,
 ) -> list[dict[str, Any]]:
     """The figures of each target, behind a bar of predicted bytes."""
     said = runs.Run.read(run)
-    network = runs.load(run, corpus, said).network
+    reconstruct = Reconstructor(runs.load(run, corpus, said).best, corpus, said)
     figures = []
     total = sum(int(t.mask.sum()) * t.entry.geometry.planes for t in targets)
     with bar(total, "byte", quiet, "predict") as progress:
         for target in targets:
-            found = flow.reconstruct(network, corpus, said, target, progress.update)
+            found = reconstruct(target, observed, progress.update)
             on_record(found)
             figures.append(found.figures)
     seen = [f["record"] for f in figures if f["seen"]]
@@ -69,8 +71,15 @@ def judge(
 
 def figures_table(found: dict[str, Any]) -> str:
     """Ours and the classical fills, a line each."""
-    rows = [["network", _db(found["psnr_db"]), _share(found["byte_accuracy"]), _bits(found["bits_per_byte"])]]
-    rows += [[name, _db(p["psnr_db"]), _share(p["byte_accuracy"]), ""] for name, p in found["peers"].items()]
+    peers = dict(found["peers"])
+    network = [_share(found["byte_accuracy"]), _bits(found["bits_per_byte"])]
+    rows = [["network", _db(found["psnr_db"]), *network]]
+    if alone := peers.pop("network", None):
+        rows = [
+            ["network with fills", _db(found["psnr_db"]), "", _bits(found["pooled_bits_per_byte"])],
+            ["network alone", _db(alone["psnr_db"]), *network],
+        ]
+    rows += [[name, _db(p["psnr_db"]), _share(p["byte_accuracy"]), ""] for name, p in peers.items()]
     return table(["method", "PSNR dB", "bytes right", "bits/byte"], rows)
 
 
