@@ -56,10 +56,15 @@ def test_imports_go_one_way(path):
     assert not {name.split(".")[0] for name in imports(path)} & forbidden
 
 
-def test_the_corpus_starts_without_torch():
-    """aunn-data --help loads neither torch nor python-chess nor matplotlib: nobody waits for what is not used."""
-    code = "import sys, pipelines.cli.data; print(sorted({'torch', 'chess', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+def test_nobody_waits_for_what_is_not_used():
+    """--help loads neither arrays nor torch; ls, lookup and info load no library of the readers, nor scipy or torch."""
+    libraries = set("torch chess matplotlib scipy nibabel pydicom h5py tifffile imagecodecs PIL".split())
+    for modules, unused in (
+        ("pipelines.cli.data, pipelines.cli.model", {*libraries, "numpy", "zarr", "pyarrow", "deltalake"}),
+        ("pipelines.cli.data_ls, pipelines.cli.data_lookup, pipelines.cli.data_info", {*libraries, "duckdb"}),
+    ):
+        code = f"import sys, {modules}; print(sorted({unused} & set(sys.modules)))"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_nothing_reads_pickle():
@@ -85,10 +90,12 @@ def test_the_readme_gives_every_file_a_line():
 
 @pytest.mark.parametrize(("program", "group"), [("aunn-data", data), ("aunn-model", model)])
 def test_every_verb_has_help_with_an_example_and_a_place_in_the_readme(program, group):
-    """--help of every verb shows a command line that begins with its own name; the README mentions it."""
+    """--help of every verb shows a command line that begins with its own name, the group's its first sentence; the
+    README mentions it."""
     readme = (ROOT / "README.md").read_text()
     for name, command in group.commands.items():
         shown = CliRunner().invoke(group, [name, "--help"]).output
         assert re.search(rf"^\s+{program} {name}\b", shown, re.M), name
         assert f"{program} {name}" in readme, name
+        assert command.get_short_help_str(200) == f"{group.verbs[name]}."
         assert {"--json", "--quiet"} <= {o for p in command.params if isinstance(p, click.Option) for o in p.opts}, name

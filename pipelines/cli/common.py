@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, TypeVar
 
 import click
@@ -41,8 +42,38 @@ def output_options(command: F) -> F:
     return json_option(quiet_option(command))
 
 
+class Lazy(Mapping[str, click.Command]):
+    """Commands by name, each imported from ``<stem>_<first word of its name>`` when it is asked for: none waits for the
+    libraries of another."""
+
+    def __init__(self, stem: str, helps: dict[str, str]):
+        self.stem, self.helps = stem, helps
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.helps:
+            raise KeyError(name)
+        command: click.Command = getattr(import_module(f"{self.stem}_{name.split('-')[0]}"), name.replace("-", "_"))
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.helps)
+
+    def __len__(self) -> int:
+        return len(self.helps)
+
+
 class Verbs(click.Group):
     """A group whose verbs end with the exit code of the error they raise, and one line on stderr."""
+
+    def __init__(self, *given: Any, stem: str, verbs: dict[str, str], **more: Any):
+        super().__init__(*given, **more)
+        self.verbs = verbs
+        self.commands = Lazy(stem, verbs)  # type: ignore[assignment]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs with what each is for, none of them imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self.verbs.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""

@@ -16,7 +16,7 @@ from pipelines.cli.data_ingest import document
 @output_options
 @click.pass_context
 def build_corpus(ctx: click.Context, config: Path | None, corpus: str, as_json: bool, quiet: bool) -> None:
-    """Finish the corpus: ingest what CONFIG names, check every record, hold regions out, write the corpus card.
+    """Finish the corpus: ingest what CONFIG names, check every record, hold regions out, write its card.
 
     Without CONFIG (a corpus.toml) it finishes what `ingest` has gathered. Default holdouts are added where there are
     none. The card is CORPUS.md for people and corpus.json for programs, both in the corpus' folder.

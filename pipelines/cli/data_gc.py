@@ -33,7 +33,7 @@ def parse_age(ctx: click.Context, parameter: click.Parameter, text: str) -> time
 @click.option("--dry-run", is_flag=True, help="Say what would go and remove nothing.")
 @output_options
 def gc(corpus: str, older_than: timedelta, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    """Remove what writers that died have left: shards and files that no version lists and nobody can commit any more.
+    """Remove what writers that died have left: shards and files that nobody lists or can still commit.
 
     All versions stay. A writer that is at work longer than --older-than loses its batch, ends with exit code 4, and
     puts it in when it is run again.

@@ -24,7 +24,7 @@ from pipelines.cli.common import bar, corpus_option, output_options, print_json,
 )
 @output_options
 def verify(corpus: str, version: int | None, deep: bool, rebuild_registry: bool, as_json: bool, quiet: bool) -> None:
-    """Read every header and payload back and compare them with the registry's hashes; exit 3 if anything differs.
+    """Read every header and payload back and compare it with the registry's hashes; exit 3 where it differs.
 
     A rebuilt registry begins again at version 1: runs that were trained before are told so with --version 1.
 

@@ -3,12 +3,17 @@
 import click
 
 from pipelines.cli.common import Verbs
-from pipelines.cli.model_evaluate import evaluate
-from pipelines.cli.model_reconstruct import reconstruct
-from pipelines.cli.model_train import train
+
+VERBS = {
+    "train": "Train on all bytes of the corpus that are not held out",
+    "evaluate": "Say how well a run knows a holdout, beside what classical fills make of it",
+    "reconstruct": "Fill a holdout, a region or a span of addresses with what the network predicts",
+}
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Verbs, stem="pipelines.cli.model", verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="aunn")
 def main() -> None:
     """Train a network that knows nothing but addresses, and ask it for what it never saw.
@@ -20,10 +25,6 @@ def main() -> None:
 
     Exit codes: 0 done, 2 wrong usage or configuration, 3 corpus or run damaged.
     """
-
-
-for verb in (train, evaluate, reconstruct):
-    main.add_command(verb)
 
 
 if __name__ == "__main__":
