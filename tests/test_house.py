@@ -58,7 +58,13 @@ def test_imports_go_one_way(path):
 
 def test_nobody_waits_for_what_is_not_used():
     """--help loads neither arrays nor torch; ls, lookup and info load no library of the readers, nor scipy or torch."""
-    libraries = set("torch chess matplotlib scipy nibabel pydicom h5py tifffile imagecodecs PIL".split())
+    libraries = {"torch", "scipy", "chess", "matplotlib", "nibabel"} | {
+        "pydicom",
+        "h5py",
+        "tifffile",
+        "imagecodecs",
+        "PIL",
+    }
     for modules, unused in (
         ("pipelines.cli.data, pipelines.cli.model", {*libraries, "numpy", "zarr", "pyarrow", "deltalake"}),
         ("pipelines.cli.data_ls, pipelines.cli.data_lookup, pipelines.cli.data_info", {*libraries, "duckdb"}),
