@@ -141,7 +141,7 @@ def train(
     """Trains to ``settings.steps``, yielding Metrics every ``report_every`` seconds, ``every`` steps, and last.
 
     ``batch_of(step)`` gives (addresses_B int64, bytes_B uint8). Between two yields the state is whole: the caller may
-    save it, or stop. DivergedError at the first loss that is no number.
+    save it, or stop. DivergedError at the first loss that is no number, and before weights that are none are yielded.
     """
     began, since, losses = time.perf_counter() - state.seconds, time.perf_counter(), []
     while state.step < settings.steps:
@@ -150,6 +150,8 @@ def train(
         now = time.perf_counter()
         due = now - since >= report_every or state.step == settings.steps
         if due or (every and state.step % every == 0):
+            if not all(bool(torch.isfinite(weight).all()) for weight in state.network.parameters()):
+                raise DivergedError(state.step, addresses_B, len(addresses_B))  # nobody saves these
             bits = float(torch.stack(losses).mean()) / math.log(2)
             state.seconds = time.perf_counter() - began
             speed = len(losses) * len(addresses_B) / (time.perf_counter() - since)
@@ -170,6 +172,7 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
     loss = functional.cross_entropy(logits_BV, bytes_B.long())
     if not math.isfinite(loss.detach()):
         wrong_B = ~torch.isfinite(functional.cross_entropy(logits_BV.detach(), bytes_B.long(), reduction="none"))
+        wrong_B |= ~wrong_B.any()  # finite losses may have a sum that is not
         raise DivergedError(state.step, addresses_B[wrong_B], len(addresses_B))
     torch.autograd.backward(loss)
     if settings.clip:

@@ -17,24 +17,28 @@ Found = dict[str, dict[str, float]]
 class Log:
     """The log of a run that goes on at ``step``: what a killed one wrote beyond its last checkpoint is dropped.
 
-    ``last`` are the newest metrics, ``best`` is the best figure of a checkpoint so far (see ``checkup``).
+    ``last`` are the newest metrics, ``checks`` the newest figures of the checks ({} if there are none), ``best`` is the
+    best figure of a checkpoint so far (see ``checkup``).
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False):
         lines = [line for line in read_log(folder) if line["step"] <= step]
         self.last = Metrics(**{f.name: lines[-1][f.name] for f in fields(Metrics)}) if lines else None
         self.best = min((f for f in checkpoint.figures(folder).values() if f is not None), default=math.inf)
-        path = folder / "log.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        self._file = path.open("a")
+        self.checks: Found = next((line["checks"] for line in reversed(lines) if "checks" in line), {})
         self._board = _board(folder, step) if tensorboard else None
+        path = folder / "log.jsonl"
+        kept = folder / ".log.jsonl"
+        kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        kept.replace(path)  # whole or not at all
+        self._file = path.open("a")
 
     def write(self, metrics: Metrics, found: Found) -> None:
         """A line of metrics, with the figures of the checks where there are any."""
         line: dict[str, Any] = {**metrics.__dict__, **({"checks": found} if found else {})}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self.last = metrics
+        self.last, self.checks = metrics, found or self.checks
         if self._board:
             values = {name: line[name] for name in ("bits_per_byte", "addresses_per_second", "lr")}
             values |= {f"checks/{m}/{name}": value for m, figures in found.items() for name, value in figures.items()}

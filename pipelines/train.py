@@ -30,7 +30,7 @@ from pipelines.batches import Batches
 from pipelines.checkup import Checkup
 from pipelines.config import read_toml
 from pipelines.holes import checks_of, spans_of
-from pipelines.metrics import Log
+from pipelines.metrics import Found, Log
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
@@ -41,12 +41,13 @@ SHARES = ("fine_share", "ema", "checks", "cooldown")
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that has reached its last step, or was stopped before (``steps`` says where)."""
+    """A run that has reached its last step; ``checks`` are the last figures of what was left out beside the holes."""
 
     run: Run
     state: State
     metrics: Metrics | None
     resumed_at: int
+    checks: Found
 
 
 def train_run(
@@ -68,7 +69,7 @@ def train_run(
         state = runs.fresh(corpus, run.settings, run.address_bits)
         if saved := checkpoint.found(folder):
             runs.restore(saved[-1], state)
-        resumed_at, saved_at, metrics = state.step, state.seconds, None
+        resumed_at, saved_at = state.step, state.seconds
         on_start(run, state, batches.size)
         every = max(1, run.settings.steps // CHECKUPS)
         with Log(folder, resumed_at, tensorboard) as log, _stop_signals() as stop, _diverging(corpus, folder):
@@ -84,7 +85,7 @@ def train_run(
                     saved_at, log.best = state.seconds, min(log.best, math.inf if figure is None else figure)
                 if stop.is_set() and not last:
                     raise KeyboardInterrupt
-    return Trained(run, state, metrics or log.last, resumed_at)
+    return Trained(run, state, log.last, resumed_at, log.checks)
 
 
 def read_settings(path: Path | None, **overrides: Any) -> Settings:
