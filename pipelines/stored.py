@@ -20,26 +20,30 @@ SMALL_BYTES = 1 << 24  # what comes out of a compressed file needs no file of it
 SLAB_BYTES = 1 << 26
 
 
-class NanMarks:
-    """Array-like of bool, True where ``elements`` is NaN; worked out slice by slice, so that it takes no memory."""
+class Marks:
+    """Array-like of bool, True where ``elements`` is NaN or the value that means nothing; worked out slice by slice."""
 
-    def __init__(self, elements: npt.NDArray[Any]):
-        self.elements, self.shape, self.dtype = elements, elements.shape, np.dtype(np.bool_)
+    def __init__(self, elements: Any, nothing: float | None):
+        self.elements, self.nothing = elements, nothing
+        self.shape, self.dtype = tuple(elements.shape), np.dtype(np.bool_)
 
-    def __getitem__(self, key: Any) -> Any:
-        return np.isnan(self.elements[key])
+    def __getitem__(self, key: Any) -> npt.NDArray[np.bool_]:
+        found = np.asarray(self.elements[key])
+        marks = np.isnan(found) if found.dtype.kind == "f" else np.zeros(found.shape, np.bool_)
+        return marks if self.nothing is None else marks | (found == self.nothing)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.asarray(np.isnan(self.elements), dtype)
+        return np.asarray(self[...], dtype)
 
 
-def nan_marks(elements: npt.NDArray[Any]) -> NanMarks | None:
-    """Marks of the elements that are NaN; None if none is."""
-    if elements.dtype.kind != "f":
+def marks_of(elements: Any, nothing: float | None = None) -> Marks | None:
+    """Marks of the elements that are NaN or ``nothing``; None if none is. Read a slab at a time."""
+    if elements.dtype.kind != "f" and nothing is None:
         return None
-    step = max(1, SLAB_BYTES // max(1, elements.nbytes // len(elements)))
-    slabs = (elements[start : start + step] for start in range(0, len(elements), step))
-    return NanMarks(elements) if any(np.isnan(slab).any() for slab in slabs) else None
+    marks = Marks(elements, nothing)
+    step = max(1, SLAB_BYTES // max(1, math.prod(elements.shape[1:]) * elements.dtype.itemsize))
+    found = any(marks[start : start + step].any() for start in range(0, elements.shape[0], step))
+    return marks if found else None
 
 
 @contextmanager
@@ -82,6 +86,8 @@ def bytes_of(source: Source) -> npt.NDArray[np.uint8]:
     if source.codecs and (data := source.unpacked(SMALL_BYTES)) is not None:
         return np.frombuffer(data, np.uint8)
     path = source.local()
+    if path.stat().st_size == len(source.head):  # all of it has been read already
+        return np.frombuffer(source.head, np.uint8)
     return stored(path, np.dtype(np.uint8), (path.stat().st_size,))
 
 

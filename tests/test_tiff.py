@@ -14,7 +14,7 @@ from pipelines import formats
 from pipelines.images import tiff as image_tiff
 from pipelines.scans import tiff as scan_tiff
 from pipelines.source import Source
-from pipelines.tiff.pages import Planes, boxed
+from pipelines.tiff.planes import Planes, boxed
 from tests.format_contract import Example, FormatContract, records_of, refusals, source_of
 
 GREY = np.add.outer(np.arange(20), np.arange(18)).astype(np.uint8) * 7
@@ -233,7 +233,7 @@ def test_a_compressed_stack_is_a_scan(tmp_path):
 
 def test_big_stacks_are_read_where_they_are_asked_for(tmp_path, monkeypatch):
     """A slice decodes the strips or tiles that it needs and no other, and gives what numpy would."""
-    monkeypatch.setattr("pipelines.tiff.pages.LOADED_BYTES", 0)
+    monkeypatch.setattr("pipelines.tiff.planes.LOADED_BYTES", 0)
     values = np.arange(3 * 200 * 180 * 3).reshape(3, 200, 180, 3).astype("u2")
     tifffile.imwrite(tmp_path / "a.tif", values, tile=(64, 48), compression="lzw", photometric="rgb", imagej=False)
     (record,) = records_of(scan_tiff, tmp_path / "a.tif")

@@ -23,7 +23,7 @@ from pipelines.images import png
 from pipelines.images.bombs import refuse_bomb
 from pipelines.images.png_metadata import MOST_BYTES
 from pipelines.source import Source
-from pipelines.stored import nan_marks, refusing
+from pipelines.stored import marks_of, refusing
 
 MODALITY = "image"
 FORMATS = ("jpeg2000", "jpegxl", "qoi", "jpeg-deep")
@@ -79,7 +79,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
         elements = elements.astype(">u2")
     if mode := _mode(elements):
         metadata["mode"] = mode
-    missing = nan_marks(elements)
+    missing = marks_of(elements)
     geometry = Geometry(elements.dtype.str, ("channel", "y", "x")[-elements.ndim :], elements.shape)
     geometry = fitted(geometry, elements, missing)
     yield Record(Header(source.name, source.name, MODALITY, format, geometry, metadata), elements, missing)

@@ -24,7 +24,7 @@ from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.source import Group, Source
-from pipelines.stored import bytes_of, element_bytes, nan_marks, refusing
+from pipelines.stored import bytes_of, element_bytes, marks_of, refusing
 
 MODALITY = "image"
 FORMATS = ("idx",)
@@ -62,7 +62,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
     """One record an item, or one for labels and tables. InputError if the file is longer or shorter than it says."""
     stack = _array(source)
     if stack.ndim in AXES:
-        missing = nan_marks(stack)
+        missing = marks_of(stack)
         geometry = fitted(Geometry(stack.dtype.str, AXES[stack.ndim], stack.shape), stack, missing)
         yield Record(Header(source.name, source.name, MODALITY, "idx", geometry), stack, missing)
     else:
@@ -112,7 +112,7 @@ def _array(source: Source) -> npt.NDArray[Any]:
 
 
 def _items(source: Source, stack: npt.NDArray[Any]) -> Iterator[Record]:
-    marks = nan_marks(stack)
+    marks = marks_of(stack)
     axes = ITEM_AXES.get(stack.ndim - 1, tuple(f"axis{k}" for k in range(stack.ndim - 1)))
     geometry = fitted(Geometry(stack.dtype.str, ("item", *axes), stack.shape), stack, marks)
     geometry = replace(geometry, axes=axes, shape=stack.shape[1:])

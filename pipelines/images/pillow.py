@@ -29,7 +29,7 @@ from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_
 from pipelines.images.png_metadata import MOST_BYTES
 from pipelines.images.saving import save
 from pipelines.source import Source
-from pipelines.stored import element_bytes, nan_marks, refusing
+from pipelines.stored import element_bytes, marks_of, refusing
 
 MODALITY = "image"
 
@@ -83,7 +83,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
                     raise
                 yield error
                 return
-            missing = nan_marks(pixels)
+            missing = marks_of(pixels)
             axes = ("channel", "y", "x")[-pixels.ndim :]
             geometry = fitted(Geometry(pixels.dtype.str, axes, pixels.shape), pixels, missing)
             header = Header(name + number, name, MODALITY, image.format.lower(), geometry, metadata)

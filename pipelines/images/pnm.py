@@ -19,7 +19,7 @@ from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images import png
 from pipelines.source import Source
-from pipelines.stored import element_bytes, nan_marks, refusing, stored
+from pipelines.stored import element_bytes, marks_of, refusing, stored
 
 MODALITY = "image"
 FORMATS = ("pnm",)
@@ -69,7 +69,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
         return
     for number, (elements, metadata) in enumerate(found, 1):
         suffix = f"#{number}" if len(found) > 1 else ""
-        missing = nan_marks(elements)
+        missing = marks_of(elements)
         axes = ("channel", "y", "x")[-elements.ndim :]
         geometry = fitted(Geometry(elements.dtype.str, axes, elements.shape), elements, missing)
         yield Record(Header(source.name + suffix, source.name, MODALITY, "pnm", geometry, metadata), elements, missing)

@@ -24,7 +24,7 @@ from pipelines.scans.dicom_series import gather as gather
 from pipelines.scans.dicom_slices import Slices, padding_marks
 from pipelines.scans.dicom_writing import written_file
 from pipelines.source import Source
-from pipelines.stored import nan_marks, only, refusing
+from pipelines.stored import marks_of, only, refusing
 
 MODALITY = "scan"
 FORMATS = ("dicom",)
@@ -139,6 +139,6 @@ def _record(
         intercept=intercept,
         affine=place.affine,
     )
-    missing = padding_marks(elements, pad) if pad else nan_marks(elements)
+    missing = padding_marks(elements, pad) if pad else marks_of(elements)
     header = Header(source.name, source.name, MODALITY, "dicom", fitted(geometry, elements, missing), metadata)
     return Record(header, elements, missing)

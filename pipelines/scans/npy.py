@@ -18,7 +18,7 @@ from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.source import Source
-from pipelines.stored import element_bytes, nan_marks, only, refusing, stored
+from pipelines.stored import element_bytes, marks_of, only, refusing, stored
 
 MODALITY = "scan"
 FORMATS = ("npy", "npz")
@@ -168,6 +168,6 @@ def _record(
     if array.dtype.kind == "c":
         parts = array.view(f"{array.dtype.str[0]}f{array.dtype.itemsize // 2}").reshape(*array.shape, 2)
         array, axes = np.moveaxis(parts, -1, 0), ("component", *axes)
-    missing = nan_marks(array)
+    missing = marks_of(array)
     geometry = fitted(Geometry(array.dtype.str, axes, array.shape), array, missing)
     return Record(Header(name, source, MODALITY, format, geometry, metadata), array, missing)

@@ -37,8 +37,7 @@ from pipelines import compressed
 from pipelines.scans.volpkg import META, text_of
 from pipelines.scans.voxels import lying
 from pipelines.source import Group, Source
-from pipelines.stored import only, refusing
-from pipelines.tiff.pages import marks_of
+from pipelines.stored import marks_of, only, refusing
 
 MODALITY = "scan"
 FORMATS = ("raw_json",)

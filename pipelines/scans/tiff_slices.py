@@ -19,8 +19,9 @@ from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.source import Group, Source
+from pipelines.stored import marks_of
 from pipelines.tiff.ifd import Skeleton
-from pipelines.tiff.pages import Layout, marks_of
+from pipelines.tiff.pages import Layout
 from pipelines.tiff.slices import Slice, Slices, opened, write_slices
 from pipelines.tiff.stacks import is_grey, is_stack
 

@@ -25,7 +25,7 @@ from aunn_data.record import Record
 from pipelines import compressed
 from pipelines.compressed import FREE_BYTES
 from pipelines.source import Source
-from pipelines.stored import MAPPED_BYTES, element_bytes, nan_marks, stored
+from pipelines.stored import MAPPED_BYTES, element_bytes, marks_of, stored
 
 CHUNK_BYTES = 1 << 16  # compressed; out of it come at most 64 MiB
 COPY_BYTES = 1 << 20
@@ -193,7 +193,7 @@ def record_of(
     source: Source, format: str, geometry: Geometry, elements: Any, metadata: dict[str, Any], trailing: int = 0
 ) -> Record:
     """The one record of a volume, NaN marked as missing. What the header gives as NaN or infinite is not known."""
-    missing = nan_marks(elements)
+    missing = marks_of(elements)
     spacing = geometry.spacing if all(map(math.isfinite, geometry.spacing or ())) else None
     known = math.isfinite(geometry.slope) and math.isfinite(geometry.intercept)
     slope, intercept = (geometry.slope, geometry.intercept) if known else (1.0, 0.0)

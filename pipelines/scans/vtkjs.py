@@ -23,7 +23,7 @@ from aunn_data.record import Record
 from pipelines.scans.volpkg import text_of
 from pipelines.scans.voxels import lying
 from pipelines.source import Group, Source
-from pipelines.stored import nan_marks, refusing
+from pipelines.stored import marks_of, refusing
 
 MODALITY = "scan"
 FORMATS = ("vtkjs",)
@@ -113,7 +113,7 @@ def _record(source: Source, name: str, array: Array, index: dict[str, Any], meta
     if len(array.shape) > 3:
         elements, axes = np.moveaxis(elements, -1, 0), ("component", *axes)
         metadata = {**metadata, "components": True}
-    missing = nan_marks(elements)
+    missing = marks_of(elements)
     spacing = index.get("spacing")
     sizes: dict[str, Any] = {}
     if isinstance(spacing, list) and len(spacing) == 3 and all(_is_size(size) for size in spacing):

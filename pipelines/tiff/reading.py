@@ -23,7 +23,7 @@ from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.source import Source
-from pipelines.stored import refusing
+from pipelines.stored import marks_of, refusing
 from pipelines.tiff.ifd import SUB_IFDS, Ifd, Skeleton
 from pipelines.tiff.pages import (
     COLOUR_MAP,
@@ -32,12 +32,10 @@ from pipelines.tiff.pages import (
     PAGE,
     PALETTE,
     REMEDY,
-    Components,
     Page,
     Pages,
-    elements_of,
-    marks_of,
 )
+from pipelines.tiff.planes import Components, elements_of
 from pipelines.tiff.stacks import DESCRIPTION, Note, is_stack, planes_behind, planes_in, resolution_of, series_of
 from pipelines.tiff.tags import Json, differences, number_in, tags_of
 

@@ -15,7 +15,8 @@ from pipelines.source import Source, unreadable
 from pipelines.stored import refusing
 from pipelines.tiff import writing
 from pipelines.tiff.ifd import Skeleton
-from pipelines.tiff.pages import GDAL_NODATA, Layout, Page, Pages, boxed, elements_of
+from pipelines.tiff.pages import GDAL_NODATA, Layout, Page, Pages
+from pipelines.tiff.planes import boxed, elements_of
 from pipelines.tiff.reading import layout_of, said_by
 from pipelines.tiff.tags import Json, applied, tags_of
 
