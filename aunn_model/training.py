@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from aunn_model import distributed
 from aunn_model.network import Network
 
 PROBE_STEPS = 15
@@ -33,7 +34,8 @@ class Settings:
     fine_share: of a batch, for digits of elements behind the coarsest. schedule: of the learning rates after ``warmup``
     steps, "linear" or "cosine" to 0, or "wsd": constant, linear to 0 over the last ``cooldown`` of the steps. clip:
     largest norm of a gradient. ema: horizon of averaged weights as a share of all steps. checks: share of the elements
-    of records with holes that are left out too, to see how well the holes are filled. keep: newest checkpoints.
+    of records with holes that are left out too, to see how well the holes are filled. keep: newest checkpoints. shard:
+    of many devices each holds all weights ("none") or a part of each ("full").
     """
 
     width: int = 256
@@ -47,7 +49,7 @@ class Settings:
     window: int = 256
     streams: int = 1
     repeats: int = 1
-    fine_share: float = 0.0
+    fine_share: float = 0.2
     optimizer: str = "muon"
     muon_lr: float = 0.06
     adam_lr: float = 0.01
@@ -56,11 +58,12 @@ class Settings:
     warmup: int = 50
     cooldown: float = 0.2
     clip: float = 0.0
-    ema: float = 0.0
-    checks: float = 0.0
+    ema: float = 0.05
+    checks: float = 0.02
     octave_decay: float = 0.7
     keep: int = 2
     precision: str = "auto"
+    shard: str = "none"
 
 
 CHOICES = {
@@ -70,6 +73,7 @@ CHOICES = {
     "optimizer": ("muon", "adamw"),
     "schedule": ("linear", "cosine", "wsd"),
     "precision": ("auto", "bf16", "float32"),
+    "shard": ("none", "full"),
 }
 
 
@@ -93,10 +97,11 @@ class State:
     average: AveragedModel | None = None
     step: int = 0
     seconds: float = 0.0
+    sharded: bool = False  # over many devices; else each has all weights
     forward: nn.Module = field(init=False)  # the network as a step calls it: compiled, or for many devices
 
     def __post_init__(self) -> None:
-        self.forward = self.network
+        self.forward = self.network if self.sharded else distributed.replicated(self.network)
 
     @property
     def best(self) -> Network:
@@ -119,6 +124,16 @@ class DivergedError(FloatingPointError):
 
 def begin(network: Network, settings: Settings) -> State:
     """A state at step 0: Muon on the hidden matrices and AdamW on the rest, or AdamW on all."""
+    average = None
+    if settings.ema:
+        rate = 1 - min(1.0, 1 / max(1.0, settings.ema * settings.steps))
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(rate))  # type: ignore[no-untyped-call]
+    sharded = distributed.shards(settings.shard)
+    if sharded:
+        from aunn_model.sharding import shard
+
+        for module in (network, *([average.module] if average else [])):
+            shard(module)
     hidden = network.hidden_matrices() if settings.optimizer == "muon" else []
     ids = {id(weight) for weight in hidden}
     rest = [weight for weight in network.parameters() if id(weight) not in ids]
@@ -128,11 +143,7 @@ def begin(network: Network, settings: Settings) -> State:
     }
     if hidden:
         optimizers["muon"] = torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay)
-    average = None
-    if settings.ema:
-        rate = 1 - min(1.0, 1 / max(1.0, settings.ema * settings.steps))
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(rate))  # type: ignore[no-untyped-call]
-    return State(network, optimizers, average)
+    return State(network, optimizers, average, sharded=sharded)
 
 
 def train(
@@ -148,20 +159,23 @@ def train(
         addresses_B, bytes_B = batch_of(state.step)
         losses.append(step(state, settings, addresses_B, bytes_B))
         now = time.perf_counter()
-        due = now - since >= report_every or state.step == settings.steps
+        due = distributed.anyone(now - since >= report_every) or state.step == settings.steps
         if due or (every and state.step % every == 0):
             if not all(bool(torch.isfinite(weight).all()) for weight in state.network.parameters()):
                 raise DivergedError(state.step, addresses_B, len(addresses_B))  # nobody saves these
             bits = float(torch.stack(losses).mean()) / math.log(2)
             state.seconds = time.perf_counter() - began
-            speed = len(losses) * len(addresses_B) / (time.perf_counter() - since)
+            speed = len(losses) * len(addresses_B) * distributed.part()[1] / (time.perf_counter() - since)
             yield Metrics(state.step, state.seconds, bits, speed, settings.muon_lr * schedule(state.step - 1, settings))
             since, losses = time.perf_counter(), []
             began = since - state.seconds  # what the caller did between is not training time
 
 
 def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor) -> Tensor:
-    """One step; returns the loss in nats. DivergedError, with the weights as they were, if it is no number."""
+    """One step; returns the loss in nats. DivergedError, with the weights as they were, if it is no number.
+
+    Of many devices each takes its part of the batch; loss, gradients and error are those of the whole.
+    """
     scale = schedule(state.step, settings)
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
@@ -170,8 +184,10 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
     with autocast(settings.precision, addresses_B.device):
         logits_BV = state.forward(addresses_B)
     loss = functional.cross_entropy(logits_BV, bytes_B.long())
-    if not math.isfinite(loss.detach()):
+    mean_loss = distributed.mean(loss.detach())
+    if not math.isfinite(mean_loss):
         wrong_B = ~torch.isfinite(functional.cross_entropy(logits_BV.detach(), bytes_B.long(), reduction="none"))
+        wrong_B, addresses_B = distributed.gathered(wrong_B), distributed.gathered(addresses_B)
         wrong_B |= ~wrong_B.any()  # finite losses may have a sum that is not
         raise DivergedError(state.step, addresses_B[wrong_B], len(addresses_B))
     torch.autograd.backward(loss)
@@ -182,7 +198,7 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
     if state.average is not None:
         state.average.update_parameters(state.network)
     state.step += 1
-    return loss.detach()
+    return mean_loss
 
 
 def schedule(step: int, settings: Settings) -> float:
@@ -203,7 +219,7 @@ def steps_within(seconds: float, state: State, settings: Settings, batch_of: Bat
         step(state, settings, *batch_of(number))
         times.append(time.perf_counter() - began)
     slow = quantiles(times, n=4)[2]  # a long run meets more of the machine's slow moments than a short probe
-    return max(1, int(seconds / slow))
+    return max(1, int(seconds / distributed.most(slow)))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

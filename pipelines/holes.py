@@ -1,7 +1,7 @@
 """Holes of records: what is held out or missing; and *checks*, regions like them that are known but left out as well.
 
 Nobody may look into a hole to see how well it was filled. So the run leaves out of its training a small share of what
-it could see, of the same shape as the holes: each hole moved to a known place of its record; where it fits nowhere, the
+it could see, of the same shape as the holes: each hole moved to known places of its record; where it fits nowhere, the
 same part of whole records alike; where holes are scattered, single elements between them. On the checks the run learns
 when it was best, how to weigh the network against classical fills, and how far either is to be trusted.
 
@@ -28,6 +28,7 @@ SPATIAL = frozenset("zyx")
 LARGEST = 1 << 28  # elements of a record that checks are laid in
 SCATTERED = 1024  # holes of a record that are more than this are not moved one by one
 TRIES = 200
+ROUNDS = 8  # times, at most, that a hole is moved: the more checks, the better they speak for the holes
 ALIKE = 64  # records, at most, in which one pattern of holes is repeated
 
 
@@ -156,7 +157,7 @@ def _moved(holes: Mask, axes: Sequence[str], share: float, rng: np.random.Genera
         return out
     taken = flat.copy()
     boxes = ndimage.find_objects(parts)
-    for number in rng.permutation(count):
+    for number in np.concatenate([rng.permutation(count) for _ in range(ROUNDS)]):
         here = parts[boxes[number]] == number + 1
         piece = inside[boxes[number]] & here.reshape(here.shape + others)
         piece = _cropped(piece, flat.ndim, budget)

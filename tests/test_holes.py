@@ -94,8 +94,8 @@ def test_a_moved_hole_has_its_shape():
     """Each piece of a check is as large as a hole, where the share allows it."""
     holes = blocks((0, 0, 0), (8, 8, 8), (4, 12, 2))
     parts, count = ndimage.label(_moved(holes, ("z", "y", "x"), 0.5, np.random.default_rng(0)))
-    assert count == 3
-    assert [parts[box].shape for box in ndimage.find_objects(parts)] == [(3, 3, 3)] * 3
+    assert 3 < count <= 3 * 8  # each several times
+    assert {parts[box].shape for box in ndimage.find_objects(parts)} == {(3, 3, 3)}
 
 
 @pytest.mark.parametrize("share", [0.01, 0.03, 0.1])
