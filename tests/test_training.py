@@ -4,10 +4,12 @@ import functools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+import tomllib
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from pipelines.metrics import Log, read_log
 from pipelines.train import read_settings, train_run
 from tests import faults
 from tests.commands import run as command
+from tests.commands import run_json
 from tests.corpora import append, smooth, text, volume
 
 SMALL = Settings(width=32, layers=4, batch=128, steps=24, warmup=4, precision="float32")
@@ -503,3 +506,44 @@ def test_without_the_package_tensorboard_is_refused_before_training(corpus, tmp_
     with pytest.raises(RequestError, match=r"pip install 'aunn\[tensorboard\]'"):
         train_run(corpus, tmp_path / "run", SMALL, tensorboard=True)
     assert read_log(tmp_path / "run") == []
+
+
+# ---- the command line --------------------------------------------------------------------------------------------
+
+
+def test_the_help_shows_every_setting_with_its_default_and_a_word_on_it():
+    """The run.toml of --help is TOML with the names and defaults of Settings, each with a comment on its line."""
+    lines = re.findall(r"^    (\w+ = .*)$", command(model, "train", "--help")[1], re.M)
+    assert tomllib.loads("\n".join(lines)) == asdict(Settings())
+    assert all(re.search(r"  # \w", line) for line in lines)
+
+
+def test_what_train_prints_has_the_promised_keys_and_the_last_checks(holed, tmp_path):
+    """--json: the keys of a run and the held-out figures of its last step; the same when the finished run is asked."""
+    (tmp_path / "run.toml").write_text("width = 16\nlayers = 2\nbatch = 64\nchecks = 0.1\n")
+    words = ("--corpus", holed.path, "--out", tmp_path / "run", "--config", tmp_path / "run.toml", "--steps", 3)
+    first, again = run_json(model, "train", *words), run_json(model, "train", *words)
+    assert set(first) >= {"run", "version", "steps", "seconds", "addresses_per_second", "bits_per_byte", "checks"}
+    assert first["checks"] == again["checks"] == read_log(tmp_path / "run")[-1]["checks"]
+    assert again["bits_per_byte"] == first["bits_per_byte"]
+    assert set(first["checks"]["scan"]) == {"bits_per_byte", "mse", "psnr_db"}
+
+
+def test_the_bar_says_how_long_it_will_still_take(corpus, tmp_path, monkeypatch):
+    """On a terminal the bar shows steps done, of how many, and the time that is left."""
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    monkeypatch.setattr("pipelines.train.train", functools.partial(train, report_every=0))
+    (tmp_path / "run.toml").write_text("width = 16\nlayers = 2\nbatch = 64\n")
+    words = ("--corpus", corpus.path, "--out", tmp_path / "run", "--config", tmp_path / "run.toml", "--steps", 40)
+    shown = command(model, "train", *words)[2]
+    assert re.search(r"train:.*\d+/40 \[\d\d:\d\d<\d\d:\d\d", shown)
+
+
+def test_tensorboard_is_an_option_of_the_command(corpus, tmp_path):
+    """--tensorboard leaves event files in the run's folder; without it there are none."""
+    (tmp_path / "run.toml").write_text("width = 16\nlayers = 2\nbatch = 64\n")
+    for out, more in (("with", ["--tensorboard"]), ("without", [])):
+        words = ["--corpus", corpus.path, "--out", tmp_path / out, "--config", tmp_path / "run.toml", "--steps", 2]
+        assert command(model, "train", *words, *more)[0] == 0
+    assert list((tmp_path / "with" / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (tmp_path / "without" / "tensorboard").exists()

@@ -23,6 +23,7 @@ from pipelines.runs import Run
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
 @click.option("--seed", type=int, help="Of the weights and the order of the batches [default: 0].")
 @click.option("--version", type=int, help="Train on an older version of the corpus.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too, into OUT/tensorboard.")
 @output_options
 def train(
     corpus: str,
@@ -32,6 +33,7 @@ def train(
     steps: int | None,
     seed: int | None,
     version: int | None,
+    tensorboard: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -40,13 +42,32 @@ def train(
     The same command again finishes a run that was stopped, with the weights it would have had.
 
     \b
-    Example of a run.toml (these are the defaults):
-      width = 256           # of the network
-      layers = 4            # of hidden matrices
-      batch = 2048          # addresses a step
-      muon_lr = 0.06
-      adam_lr = 0.01
-      octave_decay = 0.7    # gain of a wave over that of twice its length
+    A run.toml with every setting and its default:
+      width = 256             # of the hidden matrices
+      layers = 4              # hidden matrices
+      trunk = "residual"      # pairs of them, or a "plain" perceptron
+      features = "waves"      # along the axes, or binary "digits"
+      batch = 2048            # addresses a step
+      steps = 0               # of the run; 0: --steps or --seconds says
+      seed = 0                # of the weights and the order of the batches
+      order = "shuffled"      # or "windows", "serial", "annealed"
+      window = 256            # addresses that stay together, of "windows"
+      streams = 1             # places read at once, of "serial" and "annealed"
+      repeats = 1             # steps on each batch
+      fine_share = 0.0        # of a batch, for finer digits; 0: as they come
+      optimizer = "muon"      # or "adamw"
+      muon_lr = 0.06          # learning rate of the hidden matrices
+      adam_lr = 0.01          # of all other weights
+      weight_decay = 0.01     # of what muon steps; of all with "adamw"
+      schedule = "linear"     # to 0, or "cosine", or "wsd": flat, then to 0
+      warmup = 50             # steps in which the rates rise
+      cooldown = 0.2          # share of the steps in which "wsd" falls
+      clip = 0.0              # largest norm of a gradient; 0: any
+      ema = 0.0               # horizon of averaged weights, in runs; 0: none
+      checks = 0.0            # share of what lies beside holes, left out too
+      octave_decay = 0.7      # gain of a wave over that of twice its length
+      keep = 2                # newest checkpoints, beside the best
+      precision = "auto"      # or "bf16", "float32"
     \b
     Example:
       aunn-model train --corpus corpus --out run --seconds 120
@@ -60,7 +81,8 @@ def train(
 
         def on_start(run: Run, state: State, size: int) -> None:
             progress.reset(total=run.settings.steps)
-            progress.update(state.step)
+            progress.initial = progress.n = state.step  # steps of an earlier run tell nothing of this one's speed
+            progress.refresh()
             if not (quiet or as_json):
                 resumed = f", resumed at step {state.step:,}" if state.step else ""
                 click.echo(
@@ -73,7 +95,8 @@ def train(
             progress.set_postfix_str(f"{metrics.bits_per_byte:.3f} bits/byte, {metrics.addresses_per_second:,.0f}/s")
             progress.update(metrics.step - progress.n)
 
-        done = flow.train_run(Corpus.open(corpus, version), out, settings, seconds, on_start, on_metrics)
+        opened = Corpus.open(corpus, version)
+        done = flow.train_run(opened, out, settings, seconds, on_start, on_metrics, tensorboard)
     found = document(out, done)
     if as_json:
         print_json(found)
@@ -94,6 +117,7 @@ def document(out: Path, done: flow.Trained) -> dict[str, Any]:
         "seconds": state.seconds,
         "addresses_per_second": state.step * done.run.settings.batch / max(state.seconds, 1e-9),
         "bits_per_byte": metrics and metrics.bits_per_byte,
+        "checks": done.checks,
         "resumed_at": done.resumed_at,
         "parameters": parameters(state.network),
         "precision": done.run.settings.precision,
