@@ -113,7 +113,7 @@ def test_one_large_hole_is_cropped_to_the_share():
     holes = np.zeros((16, 16, 16), np.bool_)
     holes[4:8] = True
     found = _moved(holes, ("z", "y", "x"), 0.02, np.random.default_rng(0))
-    assert 0.3 * 0.02 * (~holes).sum() < found.sum() <= 0.02 * (~holes).sum()
+    assert 0.3 * 0.02 * (~holes).sum() < found.sum() < 0.02 * (~holes).sum() + 1
 
 
 def test_scattered_holes_have_scattered_checks():

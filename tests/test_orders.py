@@ -17,7 +17,7 @@ from pipelines.batches import Batches
 from tests.corpora import append, smooth, text, volume
 
 CPU = torch.device("cpu")
-PLAIN = Settings(batch=16, steps=20, seed=3)
+PLAIN = Settings(batch=16, steps=20, seed=3, fine_share=0.0)
 
 
 def strung(order, batch, steps, start=0):

@@ -35,7 +35,8 @@ from tests.commands import run as command
 from tests.commands import run_json
 from tests.corpora import append, smooth, text, volume
 
-SMALL = Settings(width=32, layers=4, batch=128, steps=24, warmup=4, precision="float32")
+PLAIN = Settings(precision="float32", fine_share=0.0, ema=0.0, checks=0.0)
+SMALL = replace(PLAIN, width=32, layers=4, batch=128, steps=24, warmup=4)
 HELD = Holdout("slab", "a.npy", ((2, 4), (0, 9), (0, 10)))
 
 
@@ -128,7 +129,7 @@ def test_another_seed_gives_another_network(corpus, tmp_path):
 
 def test_training_learns(corpus, tmp_path):
     """Bits per byte fall far below the 8 of ignorance, and below the bytes' own entropy."""
-    done = train_run(corpus, tmp_path / "run", Settings(width=64, layers=4, batch=512, steps=300, precision="float32"))
+    done = train_run(corpus, tmp_path / "run", replace(PLAIN, width=64, layers=4, batch=512, steps=300))
     values = Batches(corpus, SMALL, torch.device("cpu")).bytes_N.numpy()
     share = np.bincount(values, minlength=256) / len(values)
     entropy = -sum(p * math.log2(p) for p in share if p)
@@ -268,7 +269,7 @@ def test_a_gradient_is_clipped_to_its_largest_norm_before_the_optimiser_sees_it(
         network = tiny()
         with torch.no_grad():
             network.exit.weight *= gain
-        settings = Settings(steps=1, warmup=0, adam_lr=1.0, clip=clip, precision="float32")
+        settings = replace(PLAIN, steps=1, warmup=0, adam_lr=1.0, clip=clip)
         before = [weight.detach().clone() for weight in network.parameters()]
         step(State(network, {"sgd": torch.optim.SGD(network.parameters(), lr=1.0)}), settings, *BATCH)
         steps.append(moved(network, before).double())
@@ -280,7 +281,7 @@ def test_a_gradient_is_clipped_to_its_largest_norm_before_the_optimiser_sees_it(
 
 def test_averaged_weights_are_the_exponential_average_of_the_steps():
     """With a horizon of half the steps the average is, step by step, that of the weights as computed by hand."""
-    network, settings = tiny(), Settings(steps=20, warmup=2, ema=0.5, precision="float32")
+    network, settings = tiny(), replace(PLAIN, steps=20, warmup=2, ema=0.5)
     state, by_hand = begin(network, settings), None
     for _ in range(12):
         step(state, settings, *BATCH)
@@ -362,7 +363,7 @@ def test_a_loss_that_is_no_number_names_step_addresses_and_record_and_breaks_not
 
 def test_a_step_that_diverges_leaves_the_weights_alone():
     """DivergedError comes before the optimisers: no weight has moved."""
-    network, settings = tiny(), Settings(steps=4, precision="float32")
+    network, settings = tiny(), replace(PLAIN, steps=4)
     state = begin(network, settings)
     with torch.no_grad():
         network.exit.bias[3] = torch.inf
