@@ -12,14 +12,16 @@ POINTS   ?= 1000
 SEED     ?= 0
 EXAMPLES ?= 2000
 BENCH    ?= bench
+# Where the real files lie that `make reconstruction` measures on; benchmarks/cases.py names them.
+DATA     ?=
 
-.PHONY: setup demo test check soak bench lock clean
+.PHONY: setup demo test check soak bench reconstruction lock clean
 
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[chess,heif,scale,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[chess,heif,scale,bench,dev]'
 	touch $@
 
 # What a first user would type. SECONDS of training are most of it.
@@ -52,6 +54,10 @@ bench: setup .venv-bench/installed
 	.venv-bench/bin/pip install --quiet --constraint benchmarks/constraints.txt \
 	  tensorstore litdata mosaicml-streaming webdataset torch==2.13.0 zarr numpy duckdb pyarrow tqdm
 	touch $@
+
+# Held-out parts of real data by us and by what people would use: DATA=folder, SECONDS of training for each network.
+reconstruction: setup
+	$(BIN)/python -m benchmarks.reconstruction --data $(DATA) --seconds $(SECONDS) $(BENCH_FLAGS)
 
 # Takes the versions now in .venv as the pinned ones.
 lock: setup
