@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from aunn_data.corpus import Corpus
+from aunn_data.errors import RequestError
+from pipelines import capacity as kept
 from pipelines import runs
 from pipelines.cli.common import bar, output_options, print_json, table
 from pipelines.figures import summary
@@ -23,23 +25,36 @@ run_corpus_option = click.option(
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--holdout", required=True, help="Name of the holdout.")
+@click.option("--holdout", help="Name of the holdout.")
+@click.option("--capacity", is_flag=True, help="How much of what it was trained on the network holds, for its size.")
 @run_corpus_option
 @output_options
-def evaluate(run: Path, holdout: str, corpus: str | None, as_json: bool, quiet: bool) -> None:
-    """Say how well a run knows a holdout, beside what classical fills make of it.
+def evaluate(run: Path, holdout: str | None, capacity: bool, corpus: str | None, as_json: bool, quiet: bool) -> None:
+    """Say how well a run knows a holdout, beside what classical fills make of it; or how much its weights hold.
 
     \b
-    Example:
+    Examples:
       aunn-model evaluate run --holdout default
+      aunn-model evaluate run --capacity
     """
-    opened = runs.Run.read(run).open_corpus(corpus)
-    figures = judge(run, opened, holdout_targets(opened, holdout), quiet or as_json, "overwrite")
-    found = {"run": str(run), "holdout": holdout, **summary(figures)}
+    if not holdout and not capacity:
+        raise RequestError("evaluate", expected="--holdout or --capacity", found="neither", remedy="name a holdout")
+    said = runs.Run.read(run)
+    opened = said.open_corpus(corpus)
+    found: dict[str, Any] = {"run": str(run)}
+    lines = []
+    if holdout:
+        figures = judge(run, opened, holdout_targets(opened, holdout), quiet or as_json, "overwrite")
+        found |= {"holdout": holdout, **summary(figures)}
+        lines.append(figures_table(found))
+    if capacity:
+        network = runs.load(run, opened, said).best
+        found["capacity"] = kept.capacity(network, *kept.trained_on(opened, said))
+        lines.append(capacity_table(found["capacity"]))
     if as_json:
         print_json(found)
     else:
-        click.echo(figures_table(found))
+        click.echo("\n\n".join(lines))
 
 
 def judge(
@@ -81,6 +96,20 @@ def figures_table(found: dict[str, Any]) -> str:
         ]
     rows += [[name, _db(p["psnr_db"]), _share(p["byte_accuracy"]), ""] for name, p in peers.items()]
     return table(["method", "PSNR dB", "bytes right", "bits/byte"], rows)
+
+
+def capacity_table(found: dict[str, Any]) -> str:
+    """Bits a byte of the network at both widths of weights, and of the compressors, a line each."""
+    rows = [
+        [
+            f"network, {found['weights']:,} weights in {name}",
+            *(f"{found[name][key]:9.3f}" for key in ("bits_per_byte", "with_weights", "stored_per_weight_bit")),
+        ]
+        for name in kept.WIDTHS
+    ]
+    rows += [[name, "", f"{found[name]:9.3f}", ""] for name in ("xz -9", "zstd -19")]
+    columns = [f"of {found['bytes']:,} bytes", "bits/byte", "with weights", "stored bits/weight bit"]
+    return table(columns, rows)
 
 
 def _db(value: float | None) -> str:
