@@ -30,7 +30,9 @@ run_corpus_option = click.option(
 @run_corpus_option
 @output_options
 def evaluate(run: Path, holdout: str | None, capacity: bool, corpus: str | None, as_json: bool, quiet: bool) -> None:
-    """Say how well a run knows a holdout, beside what classical fills make of it; or how much its weights hold.
+    """Say how well a run knows a holdout, beside what classical fills make of it.
+
+    With --capacity, how much of what it was trained on its weights hold, beside compressors.
 
     \b
     Examples:
