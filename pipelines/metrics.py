@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from aunn_data.errors import RequestError
-from aunn_model import checkpoint
+from aunn_model import checkpoint, distributed
 from aunn_model.training import Metrics
 
 Found = dict[str, dict[str, float]]
@@ -26,11 +27,12 @@ class Log:
         self.last = Metrics(**{f.name: lines[-1][f.name] for f in fields(Metrics)}) if lines else None
         self.best = min((f for f in checkpoint.figures(folder).values() if f is not None), default=math.inf)
         self.checks: Found = next((line["checks"] for line in reversed(lines) if "checks" in line), {})
-        self._board = _board(folder, step) if tensorboard else None
-        path = folder / "log.jsonl"
-        kept = folder / ".log.jsonl"
-        kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        kept.replace(path)  # whole or not at all
+        self._board = _board(folder, step) if tensorboard and distributed.leads() else None
+        path = folder / "log.jsonl" if distributed.leads() else Path(os.devnull)
+        if distributed.leads():
+            kept = folder / ".log.jsonl"
+            kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            kept.replace(path)  # whole or not at all
         self._file = path.open("a")
 
     def write(self, metrics: Metrics, found: Found) -> None:

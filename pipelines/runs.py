@@ -13,7 +13,7 @@ import torch
 from aunn_data.corpus import Corpus
 from aunn_data.errors import CorpusError, RequestError
 from aunn_data.store import Folder
-from aunn_model import checkpoint
+from aunn_model import checkpoint, distributed
 from aunn_model.embedding import Digits, Embedding
 from aunn_model.network import Network
 from aunn_model.training import Settings, State, begin
@@ -79,8 +79,8 @@ class Run:
 
 
 def device() -> torch.device:
-    """A GPU if torch sees one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A GPU if torch sees one; of several, that of this process."""
+    return torch.device(f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu")
 
 
 def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -> State:
@@ -93,7 +93,9 @@ def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -
     waves = settings.features == "waves"
     embedding = Embedding(fields_of(corpus, settings.octave_decay, bits)) if waves else Digits(bits)
     network = Network(embedding, settings.width, settings.layers, settings.trunk)
-    return begin(network.to(device()), settings)
+    if not distributed.shards(settings.shard):  # whose parts find their devices one layer after another
+        network = network.to(device())
+    return begin(network, settings)
 
 
 def load(folder: Path, corpus: Corpus, run: Run) -> State:

@@ -14,7 +14,7 @@ import torch
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
-from aunn_model import checkpoint
+from aunn_model import checkpoint, distributed
 from aunn_model.training import (
     CHOICES,
     DivergedError,
@@ -80,10 +80,11 @@ def train_run(
                 better = figure is not None and figure < log.best
                 log.write(metrics, found)
                 on_metrics(metrics)
-                if better or last or stop.is_set() or state.seconds - saved_at >= CHECKPOINT_SECONDS:
+                stopped = distributed.anyone(stop.is_set())
+                if stopped or distributed.anyone(better or last or state.seconds - saved_at >= CHECKPOINT_SECONDS):
                     checkpoint.save(folder, state, run.settings.keep, figure)
                     saved_at, log.best = state.seconds, min(log.best, math.inf if figure is None else figure)
-                if stop.is_set() and not last:
+                if stopped and not last:
                     raise KeyboardInterrupt
     return Trained(run, state, log.last, resumed_at, log.checks)
 
@@ -114,21 +115,24 @@ def _begin_or_resume(
         if h.record in geometry_of
     )
     if settings.precision == "auto":
-        settings = replace(settings, precision=best_precision(runs.device(), settings.width, settings.batch))
-    run = None
+        fastest = best_precision(runs.device(), settings.width, settings.batch)
+        settings = replace(settings, precision="float32" if distributed.anyone(fastest == "float32") else fastest)
+    run, part = None, distributed.part()
     if (folder / "run.json").exists():
         run = _same(Run.read(folder), corpus, holdouts, settings, seconds, folder)
         settings = run.settings
     checks = checks_of(corpus, holdouts, settings.checks, settings.seed)
-    batches = Batches(corpus, settings, runs.device(), spans_of(checks))
+    batches = Batches(corpus, settings, runs.device(), spans_of(checks), part)
     if run is None and seconds is not None:
         planned = steps_within(seconds, runs.fresh(corpus, settings), settings, batches)
         settings = replace(settings, steps=planned)
-        batches = Batches(corpus, settings, runs.device(), spans_of(checks))  # an order may depend on the steps
+        batches = Batches(corpus, settings, runs.device(), spans_of(checks), part)  # an order may depend on the steps
     if run is None:
         name, fingerprint = _absolute(corpus.name), corpus.entries.fingerprint
         run = Run(name, corpus.version, corpus.address_bits, holdouts, settings, fingerprint)
-        run.write(folder)
+        distributed.wait()  # all have seen that there is none
+        if distributed.leads():
+            run.write(folder)
     return run, batches, Checkup(corpus, checks, runs.device())
 
 
@@ -143,6 +147,7 @@ def _same(
     """The run that is there, if it is the one that was asked for. RequestError if anything differs."""
     asked = replace(settings, steps=run.settings.steps if seconds is not None else settings.steps)
     asked = replace(asked, precision=run.settings.precision)
+    run = replace(run, settings=replace(run.settings, shard=asked.shard))  # as many devices as there are now
     differing = [name for name in asked.__dict__ if getattr(asked, name) != getattr(run.settings, name)]
     for name, here, there in (
         (

@@ -7,6 +7,7 @@ import click
 
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
+from aunn_model import distributed
 from aunn_model.training import Metrics, State, parameters
 from pipelines import train as flow
 from pipelines.cli.common import bar, corpus_option, output_options, print_json
@@ -72,7 +73,27 @@ def train(
     \b
     Example:
       aunn-model train --corpus corpus --out run --seconds 120
+    \b
+    On several devices, each with its part of every batch (shard = "full": and of every weight):
+      torchrun --nproc-per-node 4 --no-python aunn-model train --corpus corpus --out run
     """
+    with distributed.processes():
+        _train(corpus, out, config, seconds, steps, seed, version, tensorboard, as_json, quiet)
+
+
+def _train(
+    corpus: str,
+    out: Path,
+    config: Path | None,
+    seconds: float | None,
+    steps: int | None,
+    seed: int | None,
+    version: int | None,
+    tensorboard: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    as_json, quiet = as_json and distributed.leads(), quiet or not distributed.leads()
     settings = flow.read_settings(config, steps=steps, seed=seed)
     if steps and seconds:
         raise RequestError("train", expected="--seconds or --steps", found="both", remedy="leave one out")
