@@ -6,12 +6,10 @@ hashlib, zstd and the file system all work beside one another. What is in memory
 
 import hashlib
 import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,18 +21,19 @@ from aunn_data.allocation import Places, aligned, place
 from aunn_data.entries import Rows
 from aunn_data.errors import StoreError
 from aunn_data.geometry import Geometry
+from aunn_data.outgoing import WORKERS, Outgoing
 from aunn_data.record import Record, Records
+from aunn_data.shards import shard_key
 from aunn_data.store import Store
 
 Progress = Callable[[int], object]
 Sha256 = str | Future[str]
 """Of a source: known, or on its way while the payload is written."""
 
-_WORKERS = max(3, min(4, os.cpu_count() or 1))  # one more than two cores: one waits for the disk
 _AT_ONCE = 512  # small records: what they are made of stays in the cache
-_PIECE, _PIECES = 1 << 22, 6  # bytes of a piece of a big payload: it stays in the cache; so many are in memory
 _LOADED = 1 << 24  # bytes of elements that are read at once where reading in pieces would decode them twice
 _HASH_ASIDE = 1 << 20  # bytes of a payload from which handing its hash to another thread costs less than doing it here
+_ARRAYS = (("bytes", np.uint8), ("missing", np.bool_))
 
 
 class Incoming:
@@ -86,9 +85,9 @@ def write(store: Store, shard: int, incoming: Incoming, on_bytes: Progress = lam
     Whatever goes wrong, the shards are taken away again: nobody else will ever have these addresses.
     """
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
+        pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
         hasher = stack.enter_context(ThreadPoolExecutor(1))
-        bytes_, marks = (_Shards(store, name, shard, dtype, pool) for name, dtype in _ARRAYS)
+        bytes_, marks = (Outgoing(store, name, shard, dtype, pool) for name, dtype in _ARRAYS)
         try:
             digests = _write_bytes(bytes_, incoming, hasher, on_bytes)
             marked = _write_marks(marks, incoming)
@@ -108,138 +107,7 @@ def remove(store: Store, shard: int, start: int, stop: int) -> None:
     store.delete([key for n in numbers for name, _ in _ARRAYS if store.exists(key := shard_key(name, n))])
 
 
-def shard_key(array: str, number: int) -> str:
-    """The key of a shard of the array ``bytes`` or ``missing``."""
-    return f"{array}/c/{number}"
-
-
-_ARRAYS = (("bytes", np.uint8), ("missing", np.bool_))
-
-
-class _Shards:
-    """The shards of one array, filled one after another; each goes to the pool when another begins.
-
-    Their memory is used again: pages that are fresh cost more time than all that is done with them.
-    """
-
-    def __init__(self, store: Store, name: str, shard: int, dtype: Any, pool: ThreadPoolExecutor):
-        self.store, self.name, self.shard, self.dtype, self.pool = store, name, shard, dtype, pool
-        self.keys: list[str] = []
-        self.reader: Future[Any] | None = None  # the last of those that still read what was written, first in first out
-        self._start = -shard  # of the shard that is being filled
-        self._marked = 0
-        self._pending: list[Future[None]] = []
-        self._repeated: list[bytes] = []  # the file of a shard that is written again and again
-        self._spare: list[npt.NDArray[Any]] = []
-        self._chunk = min(shard, 1 << shards.CHUNK_BITS)
-        self._free: SimpleQueue[npt.NDArray[Any]] = SimpleQueue()  # pieces that nobody reads any more
-        self._made = 0
-        self.piece = min(shard, _PIECE)
-
-    def at(self, address: int, length: int) -> npt.NDArray[Any]:
-        """A view of ``length`` places of the shard that holds them all, zero until written."""
-        within = address - self._start
-        if not 0 <= within < self.shard:
-            self._flush()
-            self._start = address - address % self.shard
-            within = address - self._start
-            self._data = self._spare.pop() if self._spare else np.zeros(self.shard, self.dtype)
-            self._written = np.zeros(self.shard // self._chunk, np.bool_)
-            self._marked = 0
-        if within + length > self._marked:  # records come in ascending order: most lie in chunks marked already
-            self._marked = -(-(within + length) // self._chunk) * self._chunk
-            self._written[within // self._chunk : self._marked // self._chunk] = True
-        return self._data[within : within + length]
-
-    def stream(self, address: int, fill: Callable[[npt.NDArray[Any], int], "Future[Any]"], keep: bool) -> None:
-        """The whole shard at ``address``, piece by piece, so that little of it is in memory at any time.
-
-        ``fill(piece, within)`` writes into a piece that holds zeros and says who still reads it then. What is to be
-        written again (``keep``) is remembered.
-        """
-        self._flush()
-        made: list[Future[tuple[int, list[bytes]]]] = []
-        for within in range(0, self.shard, self.piece):
-            piece = self._piece()
-            reader = fill(piece, within)
-            made.append(self.pool.submit(self._frames, piece, reader, made[0] if made else None))
-        key = shard_key(self.name, address // self.shard)
-        if keep:
-            self._repeated = self._file(made)
-            self._submit(key, self._repeat, self._repeated)
-        else:
-            self._submit(key, self._join, made)
-
-    def again(self, address: int) -> None:
-        """The shard that was kept, once more at the one that begins at ``address``."""
-        self._flush()
-        self._submit(shard_key(self.name, address // self.shard), self._repeat, self._repeated)
-
-    def finish(self) -> None:
-        """Waits until all is durable. StoreError if the disk or object store refused."""
-        self._flush()
-        for future in self._pending:
-            future.result()
-
-    def _piece(self) -> npt.NDArray[Any]:
-        if self._made < _PIECES:
-            self._made += 1
-            return np.zeros(self.piece, self.dtype)
-        return self._free.get()
-
-    def _frames(
-        self, piece: npt.NDArray[Any], reader: "Future[Any]", first: "Future[tuple[int, list[bytes]]] | None"
-    ) -> tuple[int, list[bytes]]:
-        """The level of the shard's first piece, and the chunks of this one."""
-        try:
-            data = piece.view(np.uint8)
-            chunks = [data[at : at + self._chunk].data for at in range(0, self.piece, self._chunk)]
-            level = first.result()[0] if first else shards.level_for(chunks)
-            return level, shards.frames(chunks, level)
-        finally:
-            wait([reader])
-            piece[:] = 0
-            self._free.put(piece)
-
-    def _file(self, made: "Sequence[Future[tuple[int, list[bytes]]]]") -> list[bytes]:
-        frames = [frame for future in made for frame in future.result()[1]]
-        return shards.file_of(frames, range(len(frames)), len(frames))
-
-    def _join(self, key: str, made: "Sequence[Future[tuple[int, list[bytes]]]]") -> None:
-        self.store.put(key, self._file(made))
-
-    def _flush(self) -> None:
-        if self._start < 0:
-            return
-        key = shard_key(self.name, self._start // self.shard)
-        self._submit(key, self._store, self._data, self._written, self.reader)
-        self._start = -self.shard
-
-    def _submit(self, key: str, task: Callable[..., None], *given: Any) -> None:
-        self._pending = [f for f in self._pending if not f.done() or f.result()]
-        if len(self._pending) > _WORKERS:  # keeps the memory in bounds
-            self._pending.pop(0).result()
-        self.keys.append(key)
-        self._pending.append(self.pool.submit(task, key, *given))
-
-    def _repeat(self, key: str, encoded: list[bytes]) -> None:
-        self.store.put(key, encoded)
-
-    def _store(
-        self, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_], reader: Future[Any] | None
-    ) -> None:
-        _put(self.store, key, data, written)
-        if reader:
-            reader.result()
-        data.reshape(len(written), -1)[written] = 0
-        self._spare.append(data)
-
-
-def _put(store: Store, key: str, data: npt.NDArray[Any], written: npt.NDArray[np.bool_]) -> None:
-    store.put(key, shards.encode(data.view(np.uint8), written))
-
-
-def _write_bytes(out: _Shards, incoming: Incoming, hasher: ThreadPoolExecutor, on_bytes: Progress) -> list[str]:
+def _write_bytes(out: Outgoing, incoming: Incoming, hasher: ThreadPoolExecutor, on_bytes: Progress) -> list[str]:
     """Headers and payloads of all records; returns the payloads' hashes."""
     digests: list[str] = []
     pending: dict[int, hashlib._Hash] = {}
@@ -282,7 +150,7 @@ def _runs(incoming: Incoming, shard: int) -> Iterator[tuple[bool, range]]:
         yield bool(shard_R[first] >= 0), range(first, last)
 
 
-def _write_run(out: _Shards, incoming: Incoming, run: range) -> Iterator[str]:
+def _write_run(out: Outgoing, incoming: Incoming, run: range) -> Iterator[str]:
     """Headers and payloads of small records in one shard; yields the payloads' hashes."""
     records, places = incoming.records, incoming.places
     for first in range(run.start, run.stop, _AT_ONCE):
@@ -312,7 +180,7 @@ def _write_headers(block: memoryview, incoming: Incoming, cut: slice) -> None:
         block[start - zero : start - zero + len(data)] = data
 
 
-def _write_header(out: _Shards, incoming: Incoming, number: int) -> None:
+def _write_header(out: Outgoing, incoming: Incoming, number: int) -> None:
     start, extent = incoming.places.payload_start[number], incoming.records.geometry[number].extent
     source = resolved(incoming.sources[number])
     data = headers.assemble(incoming.stems[number], start, extent, incoming.nexts[number], source)
@@ -324,7 +192,7 @@ def _write_header(out: _Shards, incoming: Incoming, number: int) -> None:
 
 
 def _write_payload(
-    out: _Shards, incoming: Incoming, number: int, hasher: ThreadPoolExecutor, on_bytes: Progress
+    out: Outgoing, incoming: Incoming, number: int, hasher: ThreadPoolExecutor, on_bytes: Progress
 ) -> "hashlib._Hash":
     records, start = incoming.records, incoming.places.payload_start[number]
     geometry, elements, missing = records.geometry[number], records.elements[number], records.missing[number]
@@ -357,7 +225,7 @@ def _write_payload(
 
 
 def _streamed(
-    out: _Shards,
+    out: Outgoing,
     incoming: Incoming,
     number: int,
     first: int,
@@ -386,7 +254,7 @@ def _streamed(
 
 
 def _written_far(
-    out: _Shards, geometry: Geometry, elements: Any, missing: Any, start: int, on_bytes: Progress
+    out: Outgoing, geometry: Geometry, elements: Any, missing: Any, start: int, on_bytes: Progress
 ) -> "hashlib._Hash":
     """A payload whose shards others write, from the source; here it is only hashed."""
     held = [block for block in payload.blocks(geometry, out.shard, start) if payload.holds_elements(geometry, *block)]
@@ -413,10 +281,10 @@ def write_shard(
     block = np.zeros(shard, np.uint8)
     payload.encode_into(block, geometry, elements, first, missing)
     written = np.ones(shard // min(shard, 1 << shards.CHUNK_BITS), np.bool_)
-    _put(store, shard_key("bytes", (start + first) // shard), block, written)
+    store.put(shard_key("bytes", (start + first) // shard), shards.encode(block, written))
 
 
-def _write_marks(out: _Shards, incoming: Incoming) -> list[int]:
+def _write_marks(out: Outgoing, incoming: Incoming) -> list[int]:
     """The marks of all records; returns how many bytes of each are marked."""
     records, starts = incoming.records, incoming.places.payload_start
     marked = [
@@ -428,7 +296,7 @@ def _write_marks(out: _Shards, incoming: Incoming) -> list[int]:
     return marked
 
 
-def _write_mark(out: _Shards, geometry: Geometry, missing: Any, address: int) -> int:
+def _write_mark(out: Outgoing, geometry: Geometry, missing: Any, address: int) -> int:
     """The marks of a record, all or none of its shards."""
     marked = 0
     if not np.any(missing):

@@ -9,7 +9,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,20 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from obstore.exceptions import BaseError
-from zarr.codecs import ZstdCodec
-from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import MemoryStore
 
-from aunn_data import batch, payload, shards, spans
+from aunn_data import batch, documents, payload, spans
 from aunn_data import header as headers
-from aunn_data.batch import Incoming, Progress, Sha256, shard_key
+from aunn_data.batch import Incoming, Progress, Sha256
+from aunn_data.documents import ADDRESS_BITS, FORMAT_VERSION
 from aunn_data.entries import Entries, Entry
 from aunn_data.errors import ConflictError, CorpusError, InputError, RequestError
 from aunn_data.geometry import Region
 from aunn_data.header import Header
 from aunn_data.record import Record
 from aunn_data.registry import Holdout, Registry
+from aunn_data.shards import shard_key
 from aunn_data.spans import Spans
 from aunn_data.store import TEMPORARY, Folder, Store, refused, store_at
-
-FORMAT = "aunn-corpus"
-FORMAT_VERSION = 2
-READABLE = (1, 2)
-ADDRESS_BITS = 38
-MOST_ADDRESS_BITS = 63
-SHARD_BITS = 26  # at most; a small address space has smaller shards so that it still has 2^12 of them
 
 # zarrs decodes shards several times faster than zarr-python's own pipeline, but only from a folder (docs/log.md).
 # The setting is one for all threads: two that set and unset it at once could leave it behind.
@@ -67,18 +59,18 @@ class Corpus:
 
         Of racing creators one wins, the others open what it made.
         """
-        _check_bits(address_bits)
+        documents.check_bits(address_bits)
         store = store_at(where)
         if store.exists("zarr.json"):
             return cls.open(where)
         if isinstance(store, Folder) and _occupied(store.path):
-            raise _not_a_corpus(store.name, "something else there")
-        store.put("bytes/zarr.json", _documents(address_bits)["bytes/zarr.json"], new=True)
+            raise documents.not_a_corpus(store.name, "something else there")
+        store.put("bytes/zarr.json", documents.of_empty(address_bits)["bytes/zarr.json"], new=True)
         [addresses] = json.loads(store.get("bytes/zarr.json"))["shape"]  # of the first of creators that race
-        documents = _documents(addresses.bit_length() - 1)
-        store.put("missing/zarr.json", documents["missing/zarr.json"], new=True)
+        others = documents.of_empty(addresses.bit_length() - 1)
+        store.put("missing/zarr.json", others["missing/zarr.json"], new=True)
         Registry.create(store)
-        store.put("zarr.json", documents["zarr.json"], new=True)
+        store.put("zarr.json", others["zarr.json"], new=True)
         return cls.open(where)
 
     @classmethod
@@ -93,12 +85,12 @@ class Corpus:
         """The byte list alone, as if no record were committed: for those who mend the registry."""
         store = store_at(where)
         if not store.exists("zarr.json"):
-            raise _not_a_corpus(store.name, "no corpus there")
+            raise documents.not_a_corpus(store.name, "no corpus there")
         try:
             with _CONFIGURING, zarr.config.set(_PIPELINE if isinstance(store, Folder) else {}):
                 group = zarr.open_group(store.zarr(), mode="r")
-                _check_format(store, dict(group.attrs))
-                _check_arrays(group)
+                documents.check_format(store, dict(group.attrs))
+                documents.check_arrays(group)
                 return cls(store, group)
         except BaseError as error:
             raise refused(store.name, error) from error
@@ -275,7 +267,7 @@ class Corpus:
     def widen(self, address_bits: int) -> "Corpus":
         """The same corpus with more addresses; no byte moves. RequestError if it would be narrower."""
         self._check_writable()
-        _check_bits(address_bits)
+        documents.check_bits(address_bits)
         if address_bits < self.address_bits:
             raise RequestError(
                 "--address-bits",
@@ -333,44 +325,6 @@ class Corpus:
         return stop
 
 
-def _check_bits(address_bits: int) -> None:
-    if not 20 <= address_bits <= MOST_ADDRESS_BITS:
-        raise RequestError(
-            "--address-bits",
-            expected=f"a width from 20 to {MOST_ADDRESS_BITS}",
-            found=str(address_bits),
-            remedy=f"{ADDRESS_BITS} bits address 275 GB and can be widened later",
-        )
-
-
-def _check_arrays(group: Any) -> None:
-    """ValueError unless the arrays' documents are ours: another fill value or separator would give wrong bytes."""
-    for name in ("bytes", "missing"):
-        array = group[name]
-        widths = (array.shape[0].bit_length() - 1, array.shards[0].bit_length() - 1)
-        if array.metadata.to_dict() != _array_document(name, *widths):
-            raise ValueError(f"{name}/zarr.json is not as it was written")
-
-
-@cache
-def _array_document(name: str, address_bits: int, shard_bits: int) -> dict[str, Any]:
-    document = json.loads(_documents(address_bits, shard_bits)[f"{name}/zarr.json"])
-    return ArrayV3Metadata.from_dict(document).to_dict()
-
-
-def _check_format(store: Store, attributes: dict[str, Any]) -> None:
-    format, version = attributes.get("format"), attributes.get("format_version")
-    if format != FORMAT and not store.exists("registry/records/_delta_log/00000000000000000000.json"):
-        raise _not_a_corpus(store.name, "another Zarr group")
-    if format != FORMAT or version not in READABLE:
-        raise CorpusError(
-            store.name,
-            expected=f"format {FORMAT}, version " + " or ".join(map(str, READABLE)),
-            found=f"{format}, {version}",
-            remedy="read it with the release that wrote it",
-        )
-
-
 def _occupied(folder: Path) -> bool:
     """Is something there that is no corpus half made?"""
 
@@ -378,31 +332,3 @@ def _occupied(folder: Path) -> bool:
         return name in ("bytes", "missing", "registry") or name.startswith(TEMPORARY)
 
     return folder.exists() and (not folder.is_dir() or any(not ours(found.name) for found in folder.iterdir()))
-
-
-def _documents(address_bits: int, shard_bits: int = 0) -> dict[str, bytes]:
-    """The three zarr.json files of an empty corpus; shards are as wide as the address space has them unless given."""
-    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "address_bits": address_bits}
-    shard_bits = shard_bits or max(shards.CHUNK_BITS - 8, min(SHARD_BITS, address_bits - 12))
-    memory = MemoryStore()
-    group = zarr.create_group(memory, zarr_format=3, attributes=attributes)
-    for name, dtype in (("bytes", "uint8"), ("missing", "bool")):
-        group.create_array(
-            name,
-            shape=(1 << address_bits,),
-            dtype=dtype,
-            chunks=(1 << min(shards.CHUNK_BITS, shard_bits),),
-            shards=(1 << shard_bits,),
-            fill_value=0,
-            compressors=[ZstdCodec(level=shards.LEVEL, checksum=True)],
-        )
-    return {key: value.to_bytes() for key, value in memory._store_dict.items()}
-
-
-def _not_a_corpus(name: str, found: str) -> RequestError:
-    return RequestError(
-        name,
-        expected="a corpus",
-        found=found,
-        remedy="name its folder with --corpus or AUNN_CORPUS; `aunn-data ingest` makes one",
-    )

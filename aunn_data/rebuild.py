@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aunn_data import payload
-from aunn_data.batch import shard_key
 from aunn_data.chain import Link, chain
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import CorpusError
 from aunn_data.reading import Ascending
 from aunn_data.registry import Holdout, Registry
+from aunn_data.shards import shard_key
 
 
 @dataclass

@@ -22,6 +22,11 @@ _SAMPLE, _WORTH = 8, 64  # chunks that are tried, of at least so many
 _local = threading.local()
 
 
+def shard_key(array: str, number: int) -> str:
+    """The key of a shard of the array ``bytes`` or ``missing``."""
+    return f"{array}/c/{number}"
+
+
 def encode(data: npt.NDArray[np.uint8], written: npt.NDArray[np.bool_]) -> list[bytes]:
     """The file of a shard, in parts: of (shard,) bytes; (chunks,) says which chunks exist, all-zero ones included."""
     size, numbers = len(data) // len(written), np.flatnonzero(written).tolist()

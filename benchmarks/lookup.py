@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from aunn_data.corpus import FORMAT_VERSION, Corpus
+from aunn_data.corpus import Corpus
+from aunn_data.documents import FORMAT_VERSION
 from benchmarks.measure import PEERS, Figures, Row, answer, child, compare, timed
 from benchmarks.small import BATCH, fill
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aunn_data import spans
-from aunn_data.corpus import FORMAT_VERSION, Corpus
+from aunn_data.corpus import Corpus
+from aunn_data.documents import FORMAT_VERSION
 from aunn_data.orders import RankTable
 from aunn_data.resident import Resident
 from aunn_data.sampling import covering, trainable

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from aunn_data.batch import Sha256, resolved
-from aunn_data.corpus import ADDRESS_BITS, Corpus
+from aunn_data.corpus import Corpus
+from aunn_data.documents import ADDRESS_BITS
 from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
 from aunn_data.header import Header

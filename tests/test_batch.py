@@ -16,6 +16,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import InputError, StoreError
 from aunn_data.geometry import Geometry
 from aunn_data.header import Header
+from aunn_data.outgoing import PIECES, WORKERS, Outgoing
 from aunn_data.record import Record, Records
 from aunn_data.store import Folder
 from tests.corpora import append, smooth, text, volume
@@ -173,7 +174,7 @@ class SlowHash:
 @pytest.mark.parametrize("slow", ["disk", "hash"])
 def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow, layout):
     """However slow disk or hash, there are no more shards than writers and two, and no more pieces than said."""
-    at, submit, put, alive, most = batch._Shards.at, batch._Shards._submit, Folder.put, {}, [0, 0, 0]
+    at, submit, put, alive, most = Outgoing.at, Outgoing._submit, Folder.put, {}, [0, 0, 0]
 
     def counting(self, address, length):
         block = at(self, address, length)
@@ -189,18 +190,18 @@ def test_what_is_in_memory_is_a_few_shards(corpus, monkeypatch, slow, layout):
         time.sleep(0.01 if slow == "disk" else 0)
         return put(*args, **options)
 
-    monkeypatch.setattr(batch._Shards, "at", counting)
-    monkeypatch.setattr(batch._Shards, "_submit", submitting)
+    monkeypatch.setattr(Outgoing, "at", counting)
+    monkeypatch.setattr(Outgoing, "_submit", submitting)
     monkeypatch.setattr(Folder, "put", slowly)
     monkeypatch.setattr(batch, "_HASH_ASIDE", 1)
     if slow == "hash":
         monkeypatch.setattr(batch, "hashlib", SimpleNamespace(sha256=SlowHash))
     records = [volume(f"{n}.npy", smooth((8, 16, 32), seed=n), layout) for n in range(3)]
     corpus.append(records, [SHA256] * len(records))
-    assert most[0] <= batch._WORKERS + 2
-    assert 1 < most[1] <= batch._WORKERS + 2
+    assert most[0] <= WORKERS + 2
+    assert 1 < most[1] <= WORKERS + 2
     assert (most[2] == 0) == (layout == "packed")
-    assert most[2] <= batch._PIECES
+    assert most[2] <= PIECES
 
 
 class Sparse(Elements):

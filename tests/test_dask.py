@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aunn_data import batch
 from aunn_data.corpus import Corpus
+from aunn_data.outgoing import Outgoing
 from aunn_data.verify import verify
 from pipelines import parallel
 from pipelines.cli.data import main
@@ -85,8 +85,8 @@ def test_a_big_volume_is_written_by_all_workers(cluster, tmp_path, monkeypatch):
     np.save(tmp_path / "v.npy", values)
     alone, corpus = (Corpus.create(tmp_path / name, 24) for name in ("alone", "corpus"))
     ingest([tmp_path / "v.npy"], alone)
-    here, real = [], batch._Shards._store
-    monkeypatch.setattr(batch._Shards, "_store", lambda self, key, *rest: (here.append(key), real(self, key, *rest))[1])
+    here, real = [], Outgoing._store
+    monkeypatch.setattr(Outgoing, "_store", lambda self, key, *rest: (here.append(key), real(self, key, *rest))[1])
     report = ingest([tmp_path / "v.npy"], corpus, workers=Workers(dask=cluster[0]))
     assert report.refused == []
     assert len(corpus.shard_numbers("bytes")) > 500

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aunn_data.corpus import FORMAT_VERSION, Corpus
+from aunn_data.corpus import Corpus
+from aunn_data.documents import FORMAT_VERSION
 from aunn_data.errors import RequestError
 from aunn_data.verify import verify
 from pipelines.cli.data import main as data

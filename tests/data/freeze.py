@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aunn_data.corpus import FORMAT_VERSION, Corpus
+from aunn_data.corpus import Corpus
+from aunn_data.documents import FORMAT_VERSION
 from aunn_data.registry import Holdout
 from tests.corpora import append, smooth, text, volume
 
