@@ -16,7 +16,7 @@ from pipelines.source import Source
 # Smaller payloads are read at once: a mapping holds a file descriptor until its batch is committed, and a batch may
 # have thousands of records.
 MAPPED_BYTES = 1 << 20
-SMALL_BYTES = 1 << 24  # what comes out of a compressed file needs no file of its own up to here
+SMALL_BYTES = 1 << 24  # bytes as they are: fewer are read at once, and out of a compressed file need none of their own
 SLAB_BYTES = 1 << 26
 
 
@@ -86,9 +86,10 @@ def bytes_of(source: Source) -> npt.NDArray[np.uint8]:
     if source.codecs and (data := source.unpacked(SMALL_BYTES)) is not None:
         return np.frombuffer(data, np.uint8)
     path = source.local()
-    if path.stat().st_size == len(source.head):  # all of it has been read already
+    size = path.stat().st_size
+    if size == len(source.head):  # all of it has been read already
         return np.frombuffer(source.head, np.uint8)
-    return stored(path, np.dtype(np.uint8), (path.stat().st_size,))
+    return np.fromfile(path, np.uint8) if size < SMALL_BYTES else np.memmap(path, np.uint8, "r")
 
 
 def only(records: Sequence[Record], path: Path) -> Record:
