@@ -273,6 +273,8 @@ def fitted(geometry: Geometry, elements: Any, missing: Any = None) -> Geometry:
     ``elements`` and ``missing`` are array-likes of ``geometry.shape``, read a slab at a time.
     """
     offset, place_values, missing_value = fit(np.dtype(geometry.dtype), elements, missing)
+    if (offset, place_values, missing_value) == (geometry.offset, geometry.place_values, geometry.missing_value):
+        return geometry
     return replace(geometry, offset=offset, place_values=place_values, missing_value=missing_value)
 
 

@@ -6,10 +6,8 @@ Only what the options ask for is changed: ``fill`` marks elements as missing, ``
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aunn_data.errors import InputError
-from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines import archives, formats
 from pipelines.asked import changed
@@ -63,15 +61,9 @@ def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator
         except InputError as error:
             yield error
             continue
-        yield _with_metadata(found, kept) if kept else found
-
-
-def _with_metadata(record: Record, more: dict[str, Any]) -> Record:
-    """The record with more metadata; written out, as ``replace`` takes longer than a reader for a small record."""
-    old = record.header
-    metadata = {**old.metadata, **more}
-    header = Header(old.record, old.source, old.modality, old.format, old.geometry, metadata, old.source_sha256)
-    return Record(header, record.elements, record.missing, record.twin)
+        if kept:  # put into the reader's own dict: a new header and record would take longer than a small record
+            found.header.metadata.update(kept)
+        yield found
 
 
 def _mask(source: Source) -> Record | None:

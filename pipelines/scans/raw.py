@@ -160,6 +160,8 @@ def _inner(name: str) -> str:
 
 
 def _says(path: Path, keys: Sequence[str]) -> bool:
+    if not os.path.exists(path):  # beside most files there is none, and all are asked
+        return False
     try:
         said = json.loads(text_of(path))
     except (InputError, ValueError, RecursionError):
