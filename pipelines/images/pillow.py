@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, IcoImagePlugin, Image, UnidentifiedImageError
 
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
@@ -44,7 +44,9 @@ MAGIC = {
     "WEBP": rb"RIFF.{4}WEBP",
 }
 FORMATS = tuple(format.lower() for format in (*MAGIC, "MPO", "TGA"))  # MPO: a JPEG with more of them behind it
-ANY_MAGIC = re.compile(b"|".join(MAGIC.values()), re.DOTALL)
+ANY_MAGIC = re.compile(
+    b"|".join(b"(?P<%s>%s)" % (format.encode(), magic) for format, magic in MAGIC.items()), re.DOTALL
+)
 # A Truevision file has no magic: its name must say so, and its kind, colours and depth make sense.
 TGA = re.compile(rb".[\x00\x01][\x01-\x03\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]", re.DOTALL)
 TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")
@@ -102,19 +104,38 @@ def _is_tga(head: bytes, path: Path) -> bool:
 
 def _formats(source: Source) -> list[str]:
     """Pillow's formats whose magic this is. TIFF has a reader of its own; here only to check those of ``write``."""
-    found = [format for format, magic in MAGIC.items() if re.match(magic, source.head, re.DOTALL)]
-    return found or ["TGA" if _is_tga(source.head, source.inner) else "TIFF"]
+    if match := ANY_MAGIC.match(source.head):
+        return [str(match.lastgroup)]
+    return ["TGA" if _is_tga(source.head, source.inner) else "TIFF"]
 
 
 def _opened(file: IO[bytes], path: Path, source: Source) -> tuple[Any, int, set[str]]:
     """Pillow's image, the number of its frames (of an icon's sizes), and what it warned of."""
     with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
+        formats = _formats(source)
         try:
-            image: Any = Image.open(file, formats=_formats(source))
-        except UnidentifiedImageError as error:
+            image: Any = _Icon(file) if formats == ["ICO"] else Image.open(file, formats=formats)
+        except (UnidentifiedImageError, SyntaxError) as error:
             raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
-        frames = len(image.ico.entry) if image.format == "ICO" else getattr(image, "n_frames", 1)
+        frames = getattr(image, "n_frames", 1)
     return image, frames, warned
+
+
+class _Icon(IcoImagePlugin.IcoFile):
+    """An icon's frames, each decoded once: Pillow's image of an icon decodes its largest when it is opened."""
+
+    format = "ICO"
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file)
+        self.n_frames = len(self.entry)
+        self.largest = super().frame(0)
+        if self.largest.size != self.entry[0].dim:
+            warnings.warn("Image was not the expected size", stacklevel=1)  # as Pillow says
+
+    def frame(self, idx: int) -> Image.Image:
+        """A frame of the icon, the largest first."""
+        return super().frame(idx) if idx else self.largest
 
 
 def _frame(
@@ -123,7 +144,7 @@ def _frame(
     """The pixels of a frame, what stands beside them, and what Pillow warned of."""
     with _pillow() as warned:
         if image.format == "ICO":
-            image = image.ico.frame(frame)
+            image = image.frame(frame)
         else:
             image.seek(frame)
         count, size = image.width * image.height, source.local().stat().st_size
