@@ -155,8 +155,10 @@ class Pages:
 
     def _layout(self, ifd: Ifd, where: object) -> Layout:
         with tifffile.TiffFile(self.path, _multifile=False) as tiff:
-            tiff.filehandle.seek(ifd.offset)
-            page = tifffile.TiffPage(tiff, index=0)
+            page: Any = tiff.pages.first  # has been parsed already
+            if page.offset != ifd.offset:
+                tiff.filehandle.seek(ifd.offset)
+                page = tifffile.TiffPage(tiff, index=0)
             if page.dtype is not None and 0 not in page.shaped:
                 page.init_decode()  # while the file is open: it looks into JPEGs
         if page.dtype is None or page.dtype.kind not in "biufc" or isinstance(page.bitspersample, tuple):

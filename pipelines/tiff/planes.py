@@ -190,7 +190,8 @@ def _linear(path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any]) -> npt
         return None
     layout = pages[0].layout
     *inner, last = np.cumprod((layout.dtype.itemsize, *layout.shaped[:0:-1]))[::-1].tolist()
-    file = np.memmap(path, np.uint8, "r")
+    little = path.stat().st_size < MAPPED_BYTES
+    file = np.fromfile(path, np.uint8) if little else np.memmap(path, np.uint8, "r")
     view: npt.NDArray[Any] = np.ndarray(
         (*numbers.shape, *layout.shaped), layout.dtype, file, origin, (*steps, *inner, last)
     )

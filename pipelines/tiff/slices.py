@@ -16,12 +16,12 @@ from pipelines.stored import refusing
 from pipelines.tiff import writing
 from pipelines.tiff.ifd import Skeleton
 from pipelines.tiff.pages import GDAL_NODATA, Layout, Page, Pages
-from pipelines.tiff.planes import boxed, elements_of
+from pipelines.tiff.planes import LOADED_BYTES, boxed, elements_of
 from pipelines.tiff.reading import layout_of, said_by
 from pipelines.tiff.tags import Json, applied, tags_of
 
 REMEDY = "restore the slice, or move those that belong together to a folder of their own"
-KEPT_SLICES = 4  # decoded or mapped at a time
+KEPT_SLICES = 4  # decoded or mapped at a time, or LOADED_BYTES of them if that is more
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Slices:
         first = slices[0].page
         self.shape, self.dtype = (len(slices), *first.shape), first.layout.dtype
         self.nothing = first.layout.page.nodata if GDAL_NODATA in first.layout.page.tags else None
-        self._slice = lru_cache(maxsize=KEPT_SLICES)(self._elements)
+        self._slice = lru_cache(maxsize=max(KEPT_SLICES, LOADED_BYTES // max(1, first.bytes)))(self._elements)
 
     @property
     def metadata(self) -> dict[str, Any]:
