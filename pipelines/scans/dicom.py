@@ -4,6 +4,7 @@ Values as stored (see dicom_pixels), the affine in RAS, every byte that is not p
 a file that was not compressed is the same byte for byte; one that was is Explicit VR Little Endian with equal values.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ def sniff(head: bytes, path: Path) -> bool:
         return has_magic(head)
     if not path.is_dir():
         return False
-    first = min((file for file in path.iterdir() if file.is_file()), default=None)
+    with os.scandir(path) as found:
+        first = min((entry.name for entry in found if entry.is_file()), default=None)
     try:
-        return first is not None and has_magic(Source(first, first.name).head)
+        return first is not None and has_magic(Source(path / first, first).head)
     except InputError:
         return False
 

@@ -4,7 +4,6 @@ Legend: *before* is all bytes up to the value of the pixel data, *after* all byt
 so a file whose pixel data is not compressed is written byte for byte.
 """
 
-import io
 import struct
 import warnings
 import zlib
@@ -21,7 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from aunn_data.errors import InputError
 from pipelines.compressed import FREE_BYTES
-from pipelines.source import COPY_BYTES, HEAD_BYTES, Source
+from pipelines.source import COPY_BYTES, Source
 from pipelines.stored import refusing
 
 MAGIC_AT, MAGIC = 128, b"DICM"
@@ -122,7 +121,7 @@ def opened(source: Source) -> Dicom:
     """The data set of a file, checked to have pixel data that is all there. InputError otherwise."""
     path, label = source.local(), source.label
     with refusing(label, "a DICOM file", REPAIR), quiet():
-        if start := _deflated_from(path):
+        if start := _deflated_from(path, source.head):
             path = _inflated(path, start, source)
         with path.open("rb") as file:
             dicom = parsed(file, path, label)
@@ -135,7 +134,7 @@ def parsed(file: IO[bytes], path: Path, label: str, size: int | None = None) -> 
     file.seek(MAGIC_AT)
     headed = file.read(4) == MAGIC
     file.seek(0)
-    dataset = pydicom.dcmread(_Plain(file), stop_before_pixels=True, force=True)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # and stands there
     start = file.tell()
     if start > MOST_KEPT:
         raise InputError(
@@ -196,26 +195,8 @@ def _items(file: IO[bytes], start: int, size: int, label: str) -> int:
     )
 
 
-class _Plain(io.RawIOBase):
-    """A file that pydicom cannot take for a path, so that it is left open where the pixel data begins."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file = file
-
-    def read(self, size: int = -1) -> bytes:
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-
-def _deflated_from(path: Path) -> int:
+def _deflated_from(path: Path, head: bytes) -> int:
     """Where the deflated data set begins, if the transfer syntax says that it is deflated; else 0."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
     if head[MAGIC_AT : MAGIC_AT + 4] != MAGIC or DEFLATED.encode() not in head:
         return 0
     return meta_end(head) if read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED else 0

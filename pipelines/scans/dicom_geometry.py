@@ -6,6 +6,7 @@ gantry as a shear; slices that do not lie evenly have positions in the header an
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,11 +36,14 @@ class Plane(NamedTuple):
     @property
     def normal(self) -> Any:
         """The unit vector that the rows and columns stand on."""
-        if self.directions is None:
-            return None
-        normal = np.cross(self.directions[:3], self.directions[3:])
-        length = np.linalg.norm(normal)
-        return normal / length if length > 0 else None
+        return None if self.directions is None else _normal(self.directions)
+
+
+@lru_cache(maxsize=64)  # slices have their directions in common
+def _normal(directions: Vector) -> Any:
+    normal = np.cross(directions[:3], directions[3:])
+    length = np.linalg.norm(normal)
+    return normal / length if length > 0 else None
 
 
 class Placing(NamedTuple):
@@ -62,7 +66,7 @@ def plane_of(*parts: Any) -> Plane:
     """The plane that data sets say, the first that knows: a frame's own groups, the shared ones, the data set."""
 
     def first(keyword: str) -> Any:
-        return next((part.get(keyword) for part in parts if part.get(keyword) not in (None, "")), None)
+        return next((value for part in parts if (value := part.get(keyword)) not in (None, "")), None)
 
     thickness = numbers([first("SpacingBetweenSlices") or first("SliceThickness")], 1)
     spacing = numbers(first("PixelSpacing"), 2)

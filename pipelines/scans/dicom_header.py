@@ -58,8 +58,8 @@ def about(dicoms: Sequence[Dicom]) -> dict[str, Any]:
     """What all files say alike, in words, and how the pixels were stored."""
     first, words = dicoms[0], {}
     for keyword in ABOUT:
-        stored = {repr(getattr(dicom.dataset.get_item(keyword), "value", None)) for dicom in dicoms}
-        if len(stored) == 1 and (value := str(first.dataset.get(keyword) or "")):
+        stored = {repr(getattr(dicom.dataset.get_item(keyword), "value", None)) for dicom in dicoms[1:] and dicoms}
+        if len(stored) < 2 and (value := str(first.dataset.get(keyword) or "")):
             words[keyword] = value[:200]
     mosaic = first.dataset.get((0x0019, 0x100A))
     if "MOSAIC" in words.get("ImageType", "") and mosaic is not None:
