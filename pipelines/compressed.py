@@ -107,13 +107,14 @@ class _Gzip:
 
     def __init__(self, file: IO[bytes]):
         self.file, self.stream = file, gzip.GzipFile(fileobj=file, mode="rb")
+        self.start = file.tell() if file.seekable() else 0
         self.at, self.whole, self.tried = 0, memoryview(b""), False
 
     def read(self, count: int) -> bytes | memoryview:
         if not self.tried:
             count = min(count, STREAMED)
             if self.at >= STREAMED:
-                self.tried, self.whole = True, memoryview(one_member(self.file))
+                self.tried, self.whole = True, memoryview(one_member(self.file, start=self.start))
         data = self.whole[self.at : self.at + count] if self.whole else self.stream.read(count)
         self.at += len(data)
         return data
@@ -122,12 +123,15 @@ class _Gzip:
         self.stream.close()
 
 
-def one_member(file: IO[bytes], most: int = FREE_BYTES) -> bytes:
-    """What is in a gzip file of one member, unpacked; b"" if it is not that, not whole, or more than ``most`` bytes."""
+def one_member(file: IO[bytes], most: int = FREE_BYTES, start: int = 0) -> bytes:
+    """What is in a gzip file of one member, unpacked; b"" if it is not that, not whole, or more than ``most`` bytes.
+
+    ``start``: where the member begins.
+    """
     if not file.seekable() or os.fstat(file.fileno()).st_size > FREE_BYTES:
         return b""
     position = file.tell()
-    file.seek(0)
+    file.seek(start)
     data = file.read()
     file.seek(position)
     crc, size = struct.unpack("<II", data[-8:].rjust(8, b"\0"))

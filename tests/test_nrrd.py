@@ -161,7 +161,7 @@ def test_skips_are_skipped(tmp_path):
 def test_big_volumes_stay_on_the_disk(tmp_path, monkeypatch):
     """What is big is mapped, where it lies or where it was inflated to; the scratch goes with the source."""
     monkeypatch.setattr(stored, "MAPPED_BYTES", 100)
-    monkeypatch.setattr(voxels, "MAPPED_BYTES", 100)
+    monkeypatch.setattr(voxels, "SMALL_BYTES", 100)
     for encoding in ("raw", "gzip"):
         source = source_of(saved(tmp_path / f"{encoding}.nrrd", VALUES, encoding))
         (record,) = nrrd.read(source)

@@ -25,7 +25,7 @@ from aunn_data.record import Record
 from pipelines import compressed
 from pipelines.compressed import FREE_BYTES
 from pipelines.source import Source
-from pipelines.stored import MAPPED_BYTES, element_bytes, marks_of, stored
+from pipelines.stored import SMALL_BYTES, element_bytes, marks_of, stored
 
 CHUNK_BYTES = 1 << 16  # compressed; out of it come at most 64 MiB
 COPY_BYTES = 1 << 20
@@ -102,7 +102,7 @@ def unpacked(
     Its size is one that ``check`` has seen. The stream is read to its end, where its checksum stands.
     """
     needed, filled, after = math.prod(shape) * dtype.itemsize, 0, 0
-    small = needed < MAPPED_BYTES
+    small = needed < SMALL_BYTES
     path, out = (Path(), io.BytesIO()) if small else _spool(source)
     with out:
         for chunk in chunks:
