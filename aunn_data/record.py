@@ -86,9 +86,7 @@ class Records(Sequence[Record]):
     def __getitem__(self, number: slice) -> "Records": ...
     def __getitem__(self, number: int | slice) -> "Record | Records":
         if isinstance(number, slice):
-            columns = self.record, self.source, self.modality, self.format, self.geometry
-            more = self.elements, self.missing, self.metadata, self.twin
-            return Records(*(column[number] for column in columns), *(column[number] for column in more))  # type: ignore
+            return Records(**{name: column[number] for name, column in vars(self).items()})
         names = self.record[number], self.source[number], self.modality[number], self.format[number]
         header = Header(*names, self.geometry[number], self.metadata[number])
         return Record(header, self.elements[number], self.missing[number], self.twin[number])

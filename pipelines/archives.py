@@ -74,7 +74,7 @@ def _zip(source: Source) -> Iterator[_Member]:
 
 
 def _tar(source: Source) -> Iterator[_Member]:
-    with source.open() as file, tarfile.open(fileobj=_Ending(file, source), mode="r|") as archive:  # type: ignore[call-overload]
+    with source.open() as file, tarfile.open(fileobj=_Ending(file, source), mode="r|") as archive:
         for info in archive:
             if not info.isdir():
                 yield _Member(
@@ -82,13 +82,13 @@ def _tar(source: Source) -> Iterator[_Member]:
                 )
 
 
-class _Ending:
+class _Ending(io.RawIOBase):
     """A file whose end is an error once met: tarfile looks block by block for the end of a member of 2^60 bytes."""
 
     def __init__(self, file: IO[bytes], source: Source):
         self.file, self.source, self.met = file, source, 0
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1) -> bytes:
         data = self.file.read(count)
         self.met += not data
         if self.met > MOST_ENDS:

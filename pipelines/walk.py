@@ -213,10 +213,6 @@ def _masks(folder: Path, files: list[str]) -> dict[str, str]:
     return found
 
 
-def _path_of(found: Source | InputError) -> Path | None:
-    return found.path if isinstance(found, Source) else None
-
-
 def _stem(file: str) -> str:
     return compressed.inner_name(Path(file)).stem
 

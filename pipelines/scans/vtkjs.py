@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,7 +32,7 @@ INDEX = "index.json"
 NUMBERS = ("Int8", "Int16", "Int32", "Uint8", "Uint16", "Uint32", "Float32", "Float64")
 DTYPES = {f"{name}Array": np.dtype(name.lower()) for name in NUMBERS}
 DTYPES |= {"Uint8ClampedArray": np.dtype("u1"), "BigInt64Array": np.dtype("i8"), "BigUint64Array": np.dtype("u8")}
-ORDERS = {"LittleEndian": "<", "BigEndian": ">"}
+ORDERS: dict[str, Literal["<", ">"]] = {"LittleEndian": "<", "BigEndian": ">"}
 REMEDY = "write the data set again with vtk.js, arrays of numbers in files of their own"
 
 
@@ -153,7 +153,7 @@ def _array(data: dict[str, Any], sizes: list[int]) -> Array:
     file = "/".join(part for part in (str(reference.get("basepath", "")), str(reference["id"])) if part)
     if ".." in Path(file).parts or Path(file).is_absolute():
         raise ValueError(f"a reference to {file!r}, which leads out")
-    return Array(str(data.get("name", "")), file, DTYPES[data["dataType"]].newbyteorder(order), shape)  # type: ignore[arg-type]
+    return Array(str(data.get("name", "")), file, DTYPES[data["dataType"]].newbyteorder(order), shape)
 
 
 def _spellings(file: str) -> tuple[str, str]:
