@@ -15,7 +15,7 @@ BENCH    ?= bench
 # Where the real files lie that `make reconstruction` measures on; benchmarks/cases.py names them.
 DATA     ?=
 
-.PHONY: setup demo test check soak bench reconstruction lock clean
+.PHONY: setup demo test check soak bench bench-engine reconstruction lock clean
 
 setup: .venv/installed
 
@@ -58,6 +58,10 @@ bench: setup .venv-bench/installed
 # Held-out parts of real data by us and by what people would use: DATA=folder, SECONDS of training for each network.
 reconstruction: setup
 	$(BIN)/python -m benchmarks.reconstruction --data $(DATA) --seconds $(SECONDS) $(BENCH_FLAGS)
+
+# How fast training is beside a plain loop, and what share of the machine it takes; BENCH_FLAGS="--width 512 --seconds 5".
+bench-engine: setup
+	$(BIN)/python -m benchmarks.engine $(BENCH_FLAGS)
 
 # Takes the versions now in .venv as the pinned ones.
 lock: setup

@@ -1,8 +1,12 @@
 """Our sides of the benchmarks run and give figures; the peers are for `make bench`."""
 
-import numpy as np
+import json
+import sys
 
-from benchmarks import data, lookup, sampling, small
+import numpy as np
+import torch
+
+from benchmarks import data, engine, lookup, sampling, small
 from benchmarks.measure import Row
 from benchmarks.scaling import Series
 from benchmarks.table import table
@@ -55,3 +59,41 @@ def test_a_curve_bends_upward_where_a_unit_more_than_doubles_over_a_decade():
     """A fixed cost that is spread over more units is no defect, nor is noise below a factor of two."""
     assert not Series("f", "byte", [(10, 9.0), (100, 1.0), (1000, 1.9)]).bends
     assert Series("f", "byte", [(10, 1.0), (50, 3.0), (100, 2.1)]).bends
+
+
+def test_training_is_timed_beside_plain_loops_on_the_same_network_and_bytes(capsys, monkeypatch):
+    """Ratios, shares of the peak, the limit and the parts of a step, for each batch, as JSON and as text."""
+    words = "engine --width 16 --layers 2 --batch 32,64 --seconds 0.2 --size 2000 --no-compile"
+    monkeypatch.setattr(sys, "argv", [*words.split(), "--json"])
+    engine.main()
+    found = json.loads(capsys.readouterr().out)
+    assert [figures["batch"] for figures in found] == [32, 64]
+    for figures in found:
+        speeds = figures["addresses_per_second"]
+        assert set(speeds) == {"ours", "ours, muon", "plain loop", "toy loop"}
+        for name, ratio in figures["ratio"].items():
+            assert ratio == speeds["ours"] / speeds[name]
+        assert all(0 < share < 1 for share in figures["share"].values())
+        assert figures["parts"]["matrix products"] > 0
+        assert sum(figures["parts"].values()) < 2
+        assert f"ours is {figures['ratio']['toy loop']:.2f} times as fast" in engine.shown(figures)
+
+
+def test_both_engines_train_the_same_network(tmp_path):
+    """Our perceptron and the plain one have weights of the same shapes, given equal ones the same logits."""
+    settings = engine.settings_of(16, 2, 32)
+    mine = engine.state_of(settings).network
+    plain, _ = engine.perceptron(settings, torch.device("cpu"))
+    shapes = [tuple(weight.shape) for weight in plain.parameters()]
+    assert shapes == [tuple(weight.shape) for weight in mine.parameters()]
+    assert engine.operations(settings) == sum(6 * a * b for a, b in filter(lambda s: len(s) == 2, shapes)) - 2 * 64 * 16
+    with torch.no_grad():
+        for a, b in zip(plain.parameters(), mine.parameters(), strict=True):
+            a.copy_(b)
+        addresses_B = torch.randint(0, 2**40, (32,))
+        assert torch.allclose(mine(addresses_B), plain(mine.embedding(addresses_B)), atol=1e-5)
+    corpus = engine.made(tmp_path / "corpus", 500)
+    addresses_N, bytes_N = engine.data(corpus)
+    digits, byte = engine.OneByOne(addresses_N, bytes_N)[7]
+    assert digits.flip(0).tolist() == (addresses_N[7] >> torch.arange(64) & 1).tolist()
+    assert int(byte) == int(corpus.read(int(addresses_N[7]), int(addresses_N[7]) + 1)[0])
