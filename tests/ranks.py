@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 4 tests/ranks.py '[{"args": ["--out", "run", …], "strike": [step, rank, "SIGTERM"]}]'
 
-A strike is a signal to one rank alone, or "nan": its loss is no number. Each rank writes its exit code beside its run.
+A strike is a signal to one rank alone, or "nan": its loss is no number. Each rank writes beside its run with what code
+it ended, and how many addresses of a batch were its own.
 Newton-Schulz runs in float32: rounded to bfloat16, sums of another order would show in the third digit.
 """
 
@@ -20,13 +21,16 @@ from pipelines.cli.model import main
 
 torch.Tensor.bfloat16 = torch.Tensor.float
 torch.set_num_threads(1)
+shares = []
 
 
 def striking(strike):
-    """The training loop, reporting (and saving, before a kill) after every step, with a strike."""
-    at, rank, how = strike
+    """The training loop, reporting (and saving, before a kill) after every step, with a strike if there is one."""
+    at, rank, how = strike or (None, None, None)
 
     def struck(state, settings, batches, every):
+        shares.append(len(batches(state.step)[0]))
+
         def batch_of(step):
             if (step, dist.get_rank()) == (at, rank):
                 if how == "nan":
@@ -42,7 +46,7 @@ def striking(strike):
 
 def run(args, strike=None):
     """aunn-model train; returns its exit code."""
-    flow.train = striking(strike) if strike else train
+    flow.train = striking(strike)
     flow.CHECKPOINT_SECONDS = 0 if strike and strike[2] == "SIGKILL" else 60
     try:
         main(["train", "--quiet", *args], standalone_mode=False)
@@ -58,4 +62,4 @@ if __name__ == "__main__":
         code = run(**job)
         out = job["args"][job["args"].index("--out") + 1]
         with open(f"{out}.exit-{os.environ['RANK']}", "w") as file:
-            file.write(str(code))
+            file.write(f"{code}, {shares[-1]} addresses")
