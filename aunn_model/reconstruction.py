@@ -36,11 +36,11 @@ def predict(
 ) -> Prediction:
     """The network's distribution at each address, summed up. int64 addresses, any below 2^63."""
     device = next(network.parameters()).device
-    values_V = torch.arange(BYTES, dtype=torch.float64, device=device)
+    values_V = torch.arange(BYTES, dtype=torch.float32, device=device)
     parts: list[tuple[npt.NDArray[np.float64], ...]] = []
     for start in range(0, len(addresses_N), CHUNK):
         chunk = torch.from_numpy(addresses_N[start : start + CHUNK]).to(device)
-        log_BV = network(chunk).double().log_softmax(1)
+        log_BV = network(chunk).log_softmax(1)
         probability_BV = log_BV.exp()
         entropy_B = -(probability_BV * log_BV).sum(1) / np.log(2)
         if truth_N is None:
@@ -49,7 +49,7 @@ def predict(
             true_B = torch.from_numpy(truth_N[start : start + CHUNK].astype(np.int64)).to(device)
             surprise_B = -log_BV.gather(1, true_B[:, None])[:, 0] / np.log(2)
         expected_B = probability_BV @ values_V
-        variance_B = (probability_BV @ values_V.square() - expected_B.square()).clamp(min=0)
+        variance_B = (probability_BV * (values_V - expected_B[:, None]).square()).sum(1)
         columns = (expected_B, variance_B, log_BV.argmax(1), entropy_B, surprise_B)
         parts.append(tuple(column.cpu().numpy() for column in columns))
         on_addresses(len(chunk))
@@ -58,4 +58,5 @@ def predict(
         return Prediction(none, none, none.astype(np.uint8), none.astype(np.float32), none.astype(np.float32))
     expected, variance, likeliest, entropy, surprise = (np.concatenate(column) for column in zip(*parts, strict=True))
     whole, single = likeliest.astype(np.uint8), np.float32
-    return Prediction(expected, variance, whole, entropy.astype(single), surprise.astype(single))
+    moments = expected.astype(np.float64), variance.astype(np.float64)
+    return Prediction(*moments, whole, entropy.astype(single), surprise.astype(single))

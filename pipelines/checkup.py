@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from aunn_data import spans
 from aunn_data.corpus import Corpus
 from aunn_model.network import Network
 from aunn_model.reconstruction import predict
+from aunn_model.training import Settings
 from pipelines.holes import Check, addresses_of
 
+LOOKS = 40  # in a run
 MOST = 1 << 15  # addresses of a modality that are looked at
+LEAST = 1 << 9
+COST = 0.05  # of the time of training; a look costs a third of a step
 
 Found = dict[str, dict[str, float]]
 
@@ -31,16 +34,19 @@ class _Part:
 class Checkup:
     """Asks a network for the coarsest digits of the checks' elements."""
 
-    def __init__(self, corpus: Corpus, checks: list[Check], device: torch.device):
+    def __init__(self, corpus: Corpus, checks: list[Check], settings: Settings):
+        self.every = max(1, settings.steps // LOOKS)
         chosen: dict[tuple[str, bool], list[npt.NDArray[np.int64]]] = {}
         for check in checks:
             symbols = check.entry.modality in ("text", "chess")
             coarse = addresses_of(check.entry, check.mask)[: int(check.mask.sum())]
             chosen.setdefault((check.entry.modality, not symbols), []).append(coarse)
+        share = int(3 * COST * settings.steps * settings.batch) // LOOKS // max(1, len(chosen))
+        most = min(MOST, max(LEAST, share))
         self.parts: dict[str, _Part] = {}
         for (modality, quantities), parts in chosen.items():
             every = np.unique(np.concatenate(parts))  # a record may have two checks
-            some = every[:: -(-len(every) // MOST)]
+            some = every[:: -(-len(every) // most)].copy()
             self.parts[modality] = _Part(quantities, some, corpus.gather(spans.of_addresses(some)))
 
     def __call__(self, network: Network) -> Found:

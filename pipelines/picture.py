@@ -17,16 +17,19 @@ GLYPHS = dict(zip("KQRBNPkqrbnp.", "♔♕♖♗♘♙♚♛♜♝♞♟ ", stri
 
 
 def draw(found: Reconstruction, path: Path) -> Path:
-    """Writes the picture as PNG: slices of volumes, the whole of images, boards of games, a passage of texts."""
+    """Writes the picture as PNG."""
+    figure_of(found).savefig(path, dpi=110, facecolor="white")
+    return path
+
+
+def figure_of(found: Reconstruction) -> Figure:
+    """Slices of volumes, the whole of images, boards of games, a passage of texts."""
     entry = found.target.entry
     if entry.modality == "chess" and entry.axes[0] == "ply":
-        figure = _boards(found)
-    elif len(entry.shape) == 1 and categorical(found.record):
-        figure = _passage(found)
-    else:
-        figure = _slices(found)
-    figure.savefig(path, dpi=110, facecolor="white")
-    return path
+        return _boards(found)
+    if len(entry.shape) == 1 and categorical(found.record):
+        return _passage(found)
+    return _slices(found)
 
 
 def _slices(found: Reconstruction) -> Figure:

@@ -34,7 +34,6 @@ from pipelines.metrics import Found, Log
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
-CHECKUPS = 40  # looks at the checks in a run
 POSITIVE = ("width", "layers", "batch", "window", "streams", "repeats", "keep", "cooldown")
 SHARES = ("fine_share", "ema", "checks", "cooldown")
 
@@ -71,7 +70,7 @@ def train_run(
             runs.restore(saved[-1], state)
         resumed_at, saved_at = state.step, state.seconds
         on_start(run, state, batches.size)
-        every = max(1, run.settings.steps // CHECKUPS)
+        every = checkup.every
         with Log(folder, resumed_at, tensorboard) as log, _stop_signals() as stop, _diverging(corpus, folder):
             for metrics in train(state, run.settings, batches, every=every):
                 last = state.step == run.settings.steps
@@ -133,7 +132,7 @@ def _begin_or_resume(
         distributed.wait()  # all have seen that there is none
         if distributed.leads():
             run.write(folder)
-    return run, batches, Checkup(corpus, checks, runs.device())
+    return run, batches, Checkup(corpus, checks, settings)
 
 
 def _same(
@@ -211,11 +210,11 @@ def _stop_signals() -> Iterator[threading.Event]:
 def _deterministic() -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
     fill: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    before = torch.get_deterministic_debug_mode(), fill.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("error")  # the other way to say it imports torch's compiler, for seconds
     fill.fill_uninitialized_memory = False  # which nobody reads: filling it takes 4 % of a step
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.set_deterministic_debug_mode(before[0])
         fill.fill_uninitialized_memory = before[1]
