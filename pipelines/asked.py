@@ -41,10 +41,15 @@ def wishes(source: Source) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
+def is_asked(source: Source, mask: Record | None) -> bool:
+    """Do the options, or a mask beside it, ask for another record than the reader gives?"""
+    return mask is not None or source.options.fill is not None or source.options.window is not None
+
+
 def changed(record: Record, source: Source, mask: Record | None) -> Record:
     """The record as the options ask for it. Only scans of real numbers have these; InputError for others of them."""
     options = source.options
-    if record.header.modality != "scan" or (mask is None and options.fill is None and options.window is None):
+    if record.header.modality != "scan" or not is_asked(source, mask):
         return record
     elements, metadata = record.elements, {**record.header.metadata, **wishes(source)}
     if elements.dtype.kind not in "biuf" or (mask and mask.elements.shape != elements.shape):

@@ -10,7 +10,7 @@ from pathlib import Path
 from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines import archives, formats
-from pipelines.asked import changed
+from pipelines.asked import changed, is_asked
 from pipelines.source import Source
 from pipelines.walk import walk
 
@@ -49,6 +49,7 @@ def records_of(source: Source) -> Iterator[Record | InputError]:
 def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator[Record | InputError]:
     """What a format's reader gives, with what joins it; whatever it raises refuses its file and no other."""
     mask = _mask(source)
+    asked = is_asked(source, mask)
     sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
     beside = {"sidecars": sidecars, "compression": list(source.codecs)}
     kept = {key: value for key, value in beside.items() if value}
@@ -56,11 +57,12 @@ def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator
         if isinstance(found, InputError):
             yield relabelled(found, source, source.path)
             continue
-        try:
-            found = changed(found, source, mask)
-        except InputError as error:
-            yield error
-            continue
+        if asked:
+            try:
+                found = changed(found, source, mask)
+            except InputError as error:
+                yield error
+                continue
         if kept:  # put into the reader's own dict: a new header and record would take longer than a small record
             found.header.metadata.update(kept)
         yield found

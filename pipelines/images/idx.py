@@ -116,10 +116,10 @@ def _items(source: Source, stack: npt.NDArray[Any]) -> Iterator[Record]:
     axes = ITEM_AXES.get(stack.ndim - 1, tuple(f"axis{k}" for k in range(stack.ndim - 1)))
     geometry = fitted(Geometry(stack.dtype.str, ("item", *axes), stack.shape), stack, marks)
     geometry = replace(geometry, axes=axes, shape=stack.shape[1:])
-    labels = _labels(source, len(stack))
-    for k, item in enumerate(stack):
-        metadata = {} if labels is None else {"label": labels[k]}
-        header = Header(f"{source.name}#{k + 1}", source.name, MODALITY, "idx", geometry, metadata)
+    name, labels = source.name, _labels(source, len(stack))
+    for number, item in enumerate(stack, 1):
+        metadata = {} if labels is None else {"label": labels[number - 1]}
+        header = Header(f"{name}#{number}", name, MODALITY, "idx", geometry, metadata)
         yield Record(header, item, None if marks is None else np.isnan(item))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipelines.stored import MAPPED_BYTES, refusing
 from pipelines.tiff.pages import PAGE, REMEDY, Page
 
-PARALLEL_BYTES = 1 << 18  # less is decoded without threads
+PARALLEL_BYTES = 1 << 22  # less is decoded before threads have started
 CACHED_BYTES = 1 << 27
 LOADED_BYTES = 1 << 25  # what takes no more and must be decoded is decoded once
 THREADS = min(8, os.cpu_count() or 1)
