@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.fills import by_frame, other_frame
+from pipelines.fills import by_frame
 
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -38,25 +38,6 @@ def biharmonic(given: Values, unknown: Mask, axes: tuple[str, ...], seconds: flo
         except subprocess.TimeoutExpired:
             return None
         return np.load(folder / "filled.npy", allow_pickle=False) if not done.returncode else None
-
-
-def fitted_frame(given: Values, known: Mask, asked: Mask, axes: tuple[str, ...]) -> Values | None:
-    """The nearest other frame through the straight line that fits best where both are known.
-
-    What a copy is worth where the contrast is another. None where there is no other frame.
-    """
-    copied = other_frame(given, ~known, axes)
-    if copied is None:
-        return None
-    time, out = axes.index("t"), given.copy()
-    frames, shown, gaps = (np.moveaxis(array, time, 0) for array in (given, known, asked))
-    found = np.moveaxis(out, time, 0)
-    for frame in np.flatnonzero(gaps.reshape(len(gaps), -1).any(axis=1)):
-        other = min((k for k in range(len(frames)) if k != frame), key=lambda k: (abs(k - frame), k))
-        both = shown[frame] & shown[other]
-        slope, height = np.polyfit(frames[other][both], frames[frame][both], 1)
-        found[frame][gaps[frame]] = slope * np.moveaxis(copied, time, 0)[frame][gaps[frame]] + height
-    return out
 
 
 def nearest_items(given: Values, asked: Mask) -> tuple[Values, int]:

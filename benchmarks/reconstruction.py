@@ -35,7 +35,7 @@ from aunn_model.evaluation import byte_accuracy, normalised_mse, peak_of, psnr_d
 from aunn_model.training import Settings
 from benchmarks import coordinate, inpainting
 from benchmarks.cases import CASES, Case, make
-from pipelines import fills
+from pipelines import fills, runs
 from pipelines.figures import as_stored, summary
 from pipelines.reconstruct import Reconstructor
 from pipelines.targets import Target
@@ -92,7 +92,8 @@ def ours(case: Case, asked: Asked) -> Filled:
     with tempfile.TemporaryDirectory() as folder:
         corpus = case.corpus(Path(folder))
         done = train_run(corpus, Path(folder) / "run", settings, asked.seconds)
-        reconstruct, figures = Reconstructor(done.state.network, corpus, done.run), []
+        best = runs.load(Path(folder) / "run", corpus, done.run).best
+        reconstruct, figures = Reconstructor(best, corpus, done.run), []
         values = case.by_record(corpus, case.truth.copy())
         for number, mask in enumerate(case.by_record(corpus, case.asked)):
             if mask.any():
@@ -128,7 +129,7 @@ def other_frame(case: Case, asked: Asked) -> Filled | None:
 
 def fitted_frame(case: Case, asked: Asked) -> Filled | None:
     """The nearest other frame on the scale of this one."""
-    filled = inpainting.fitted_frame(case.given, case.known, case.asked, case.axes)
+    filled = fills.fitted_frame(case.given, ~case.known, case.axes)
     return None if filled is None else Filled(filled)
 
 

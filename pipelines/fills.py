@@ -133,6 +133,25 @@ def other_frame(values: Values, unknown: Mask, axes: tuple[str, ...]) -> Values 
     return np.moveaxis(out, 0, time)
 
 
+def fitted_frame(values: Values, unknown: Mask, axes: tuple[str, ...]) -> Values | None:
+    """``other_frame`` through the straight line that fits best where both frames are known: another contrast."""
+    copied = other_frame(values, unknown, axes)
+    if copied is None:
+        return None
+    time, out = axes.index("t"), values.copy()
+    frames, gaps, found, copies = (np.moveaxis(array, time, 0) for array in (values, unknown, out, copied))
+    for frame in np.flatnonzero(gaps.reshape(len(gaps), -1).any(axis=1)):
+        for other in sorted((f for f in range(len(out)) if f != frame), key=lambda f: (abs(f - frame), f)):
+            both = ~(gaps[frame] | gaps[other])
+            if both.sum() > 1 and np.ptp(frames[other][both]):
+                slope, height = np.polyfit(frames[other][both], frames[frame][both], 1)
+                found[frame][gaps[frame]] = slope * copies[frame][gaps[frame]] + height
+                break
+        else:
+            return None
+    return out
+
+
 def distance(unknown: Mask, axes: tuple[str, ...]) -> Values:
     """How many elements away the nearest known one of the same frame is; 0 where an element is known itself."""
 
@@ -150,5 +169,5 @@ def every(values: Values, unknown: Mask, axes: tuple[str, ...]) -> dict[str, Val
         for name, fill in FILLS.items()
         if name != "biharmonic" or int(unknown.sum()) <= MOST_BENT
     }
-    other = other_frame(values, unknown, axes)
-    return found if other is None else {**found, "other_frame": other}
+    others = {"other_frame": other_frame(values, unknown, axes), "fitted_frame": fitted_frame(values, unknown, axes)}
+    return found | {name: other for name, other in others.items() if other is not None}
