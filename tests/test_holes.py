@@ -269,7 +269,7 @@ def test_a_checkup_says_what_the_network_makes_of_the_checks(corpus):
     """Its mse is that of the expected coarsest digit at the check's addresses, computed here by hand."""
     [check] = checks(corpus)
     network = runs.fresh(corpus, SMALL).network
-    found = Checkup(corpus, [check], CPU)(network)["scan"]
+    found = Checkup(corpus, [check], SMALL)(network)["scan"]
     addresses = addresses_of(check.entry, check.mask)[: check.mask.sum()]
     share = network(torch.from_numpy(addresses)).detach().double().softmax(1)
     expected = (share @ torch.arange(256.0, dtype=torch.float64)).numpy()
@@ -287,4 +287,4 @@ def test_one_record_may_have_two_checks(tmp_path):
     settings = Settings(**{**SMALL.__dict__, "checks": 1.0})
     network = runs.fresh(corpus, settings).network
     for seed in range(4):
-        assert Checkup(corpus, checks(corpus, 1.0, seed), CPU)(network)["image"]["bits_per_byte"] > 0
+        assert Checkup(corpus, checks(corpus, 1.0, seed), settings)(network)["image"]["bits_per_byte"] > 0
