@@ -52,10 +52,17 @@ class Embedding(nn.Module):
         self.center_K: Tensor
         self.shifts_K: Tensor
 
+    def quantities(self, addresses_B: Tensor) -> Tensor:
+        """(B,) bool: are the bytes there digits of quantities? Class 0 is all that has no axes."""
+        return self._class_of(addresses_B) > 0
+
+    def _class_of(self, addresses_B: Tensor) -> Tensor:
+        return self.classes_R[torch.searchsorted(self.starts_R, addresses_B, right=True) - 1]
+
     def forward(self, addresses_B: Tensor) -> Tensor:
         """(B,) int64 -> (B, F) float32."""
         bits_BK = (addresses_B[:, None] >> self.shifts_K & 1).float()
-        class_B = self.classes_R[torch.searchsorted(self.starts_R, addresses_B, right=True) - 1]
+        class_B = self._class_of(addresses_B)
         phases_BK = torch.empty_like(bits_BK)
         for number in torch.unique(class_B).tolist():
             here = (class_B == number).nonzero()[:, 0]
@@ -75,6 +82,10 @@ class Digits(nn.Module):
         self.features = bits
         self.register_buffer("shifts_K", torch.arange(bits), persistent=False)
         self.shifts_K: Tensor
+
+    def quantities(self, addresses_B: Tensor) -> Tensor:
+        """(B,) bool, none: digits alone do not know what stands there."""
+        return torch.zeros_like(addresses_B, dtype=torch.bool)
 
     def forward(self, addresses_B: Tensor) -> Tensor:
         """(B,) int64 -> (B, F) float32."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aunn_model.embedding import Digits, Embedding
+
 BYTES = 256
 
 
@@ -47,10 +49,10 @@ class Network(nn.Module):
     ``layers`` is the number of hidden (W, W) matrices; residual pairs have two each.
     """
 
-    def __init__(self, embedding: nn.Module, width: int, layers: int, trunk: str = "residual"):
+    def __init__(self, embedding: Embedding | Digits, width: int, layers: int, trunk: str = "residual"):
         super().__init__()
         self.embedding = embedding
-        self.entry = nn.Linear(int(embedding.features), width)  # type: ignore[arg-type]
+        self.entry = nn.Linear(embedding.features, width)
         if trunk == "residual":
             self.trunk = nn.Sequential(*(Pair(width) for _ in range(layers // 2)), nn.RMSNorm(width))
             self.activation = functional.silu

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aunn_model import distributed
-from aunn_model.network import Network
+from aunn_model.network import BYTES, Network
 
 PROBE_STEPS = 15
 
@@ -50,6 +50,7 @@ class Settings:
     streams: int = 1
     repeats: int = 1
     fine_share: float = 0.2
+    value_weight: float = 20.0
     optimizer: str = "muon"
     muon_lr: float = 0.06
     adam_lr: float = 0.01
@@ -59,8 +60,8 @@ class Settings:
     cooldown: float = 0.2
     clip: float = 0.0
     ema: float = 0.05
-    checks: float = 0.02
-    octave_decay: float = 0.7
+    checks: float = 0.05
+    octave_decay: float = 0.5
     keep: int = 2
     precision: str = "auto"
     shard: str = "none"
@@ -190,7 +191,9 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
         wrong_B, addresses_B = distributed.gathered(wrong_B), distributed.gathered(addresses_B)
         wrong_B |= ~wrong_B.any()  # finite losses may have a sum that is not
         raise DivergedError(state.step, addresses_B[wrong_B], len(addresses_B))
-    torch.autograd.backward(loss)
+    torch.autograd.backward(
+        loss + settings.value_weight * _squared_error(state.network, logits_BV, addresses_B, bytes_B)
+    )
     if settings.clip:
         nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     for optimizer in state.optimizers.values():
@@ -199,6 +202,15 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
         state.average.update_parameters(state.network)
     state.step += 1
     return mean_loss
+
+
+def _squared_error(network: Network, logits_BV: Tensor, addresses_B: Tensor, bytes_B: Tensor) -> Tensor:
+    """Mean squared error of the expected byte, of 255 squared, where bytes are digits of quantities.
+
+    Cross-entropy alone takes 256 unrelated classes for what is a value: it does not know that 119 is near 120.
+    """
+    off_B = logits_BV.softmax(1) @ torch.arange(BYTES, dtype=torch.float32, device=logits_BV.device) - bytes_B
+    return ((off_B / 255).square() * network.embedding.quantities(addresses_B)).mean()
 
 
 def schedule(step: int, settings: Settings) -> float:

@@ -26,6 +26,7 @@ LEVELS = np.array([*np.arange(0.05, 0.96, 0.05), 0.98, 0.99])
 LEAST = 50  # checked elements without which nothing can be fitted
 MOST = 50_000  # checked elements that are looked at
 FREEDOM = 4.0  # of Student's t
+RIDGE = 1e-3  # pulls towards equal weights, as checks are few
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
 
     def error(parameters: Tensor) -> Tensor:
         weight_nE = _weights(x, *_split(parameters, experts))
-        value: Tensor = ((weight_nE * x.means_nE).sum(1) - truth).square().mean() + 1e-3 * parameters.square().sum()
+        value: Tensor = ((weight_nE * x.means_nE).sum(1) - truth).square().mean() + RIDGE * parameters.square().sum()
         return value
 
     found = _minimum(error, torch.zeros(2 * experts + 1, dtype=torch.float64))

@@ -248,6 +248,9 @@ class Flat(torch.nn.Module):
     def forward(self, addresses_B):
         return torch.stack([torch.ones(len(addresses_B)), addresses_B.float()], 1)
 
+    def quantities(self, addresses_B):
+        return torch.zeros_like(addresses_B, dtype=torch.bool)
+
 
 def tiny():
     torch.manual_seed(0)

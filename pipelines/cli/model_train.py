@@ -55,6 +55,7 @@ def train(
       window = 256            # addresses that stay together, of "windows"
       streams = 1             # places read at once, of "serial" and "annealed"
       repeats = 1             # steps on each batch
+      value_weight = 20.0     # of the squared error of expected bytes that are quantities
       fine_share = 0.2        # of a batch, for finer digits; 0: as they come
       optimizer = "muon"      # or "adamw"
       muon_lr = 0.06          # learning rate of the hidden matrices
@@ -65,8 +66,8 @@ def train(
       cooldown = 0.2          # share of the steps in which "wsd" falls
       clip = 0.0              # largest norm of a gradient; 0: any
       ema = 0.05              # horizon of averaged weights, in runs; 0: none
-      checks = 0.02           # share of what lies beside holes, left out too
-      octave_decay = 0.7      # gain of a wave over that of twice its length
+      checks = 0.05           # share of what lies beside holes, left out too
+      octave_decay = 0.5      # gain of a wave over that of twice its length
       keep = 2                # newest checkpoints, beside the best
       precision = "auto"      # or "bf16", "float32"
       shard = "none"          # or "full": a part of all weights on each device
