@@ -3,11 +3,12 @@
 Every expert e (the network, each fill) says a value m_e for an element. The pooled value is sum_e w_e m_e with weights
 w = softmax_e(a_e + b_e log(1 + d) + [e is the network] c log s), where d is the distance to the nearest known element
 and s the network's own standard deviation: far from what is known fills fade, and a network that is sure is heard. The
-spread is exp(g_0 + g_1 log s + g_2 log(1 + d) + g_3 log(1 + disagreement)). The few parameters a, b, c, g are fitted to
-the checks, which neither the network nor the fills were given: weights by squared error, the spread by likelihood of
-Student's t. Intervals are mean +- q spread; q are quantiles of what the checks show (split conformal prediction: Lei et
-al., "Distribution-free predictive inference for regression", 2018), so they cover what they claim wherever the holes
-are like the checks.
+weights tend to equal ones where experts disagree more than on nearly all checks: there nobody has learnt whom to trust.
+The spread is exp(g_0 + g_1 log s + g_2 log(1 + d) + g_3 log(1 + disagreement)). The few parameters a, b, c, g are
+fitted to the checks, which neither the network nor the fills were given: weights by squared error, the spread by
+likelihood of Student's t. Intervals are mean +- q spread; q are quantiles of what the checks show (split conformal
+prediction: Lei et al., "Distribution-free predictive inference for regression", 2018), so they cover what they claim
+wherever the holes are like the checks.
 
 Legend: n elements, E experts, the network first; L levels.
 """
@@ -26,6 +27,7 @@ LEVELS = np.array([*np.arange(0.05, 0.96, 0.05), 0.98, 0.99])
 LEAST = 50  # checked elements without which nothing can be fitted
 MOST = 50_000  # checked elements that are looked at
 FREEDOM = 4.0  # of Student's t
+USUAL = 0.995  # of the checks have less disagreement than is unusual
 RIDGE = 1e-3  # pulls towards equal weights, as checks are few
 
 
@@ -81,6 +83,7 @@ class Pool:
     a_E: Floats
     b_E: Floats
     c: float
+    usual: float
     g: Floats
     scale: float
     reach_L: Floats
@@ -89,7 +92,8 @@ class Pool:
     def __call__(self, said: Opinions) -> Pooled:
         """The pooled opinion on n elements."""
         x = _Terms(said, self.scale)
-        weight_nE = _weights(x, *map(torch.as_tensor, (self.a_E, self.b_E, self.c)))
+        a_E, b_E, c, usual = map(torch.as_tensor, (self.a_E, self.b_E, self.c, self.usual))
+        weight_nE = _weights(x, a_E, b_E, c, usual)
         mean_n = (weight_nE * x.means_nE).sum(1)
         spread_n = _spread(x, mean_n, torch.as_tensor(self.g))
         return Pooled(mean_n.numpy() * self.scale, spread_n.numpy() * self.scale, self.reach_L)
@@ -113,7 +117,8 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
 
     found = _minimum(error, torch.zeros(2 * experts + 1, dtype=torch.float64))
     a_E, b_E, c = _split(found, experts)
-    weight_nE = _weights(x, a_E, b_E, c)
+    usual = torch.quantile(x.disagreement_n, USUAL)
+    weight_nE = _weights(x, a_E, b_E, c, usual)
     mean_n = (weight_nE * x.means_nE).sum(1)
 
     def surprise(g: Tensor) -> Tensor:
@@ -129,7 +134,8 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
     off_n = ((truth - mean_n).abs() / _spread(x, mean_n, g)).numpy()
     rank_L = np.minimum(1.0, LEVELS * (1 + 1 / len(off_n)))  # one more: the element that is asked for
     reach_L = np.quantile(off_n, rank_L, method="higher")
-    return Pool(a_E.numpy(), b_E.numpy(), float(c), g.numpy(), scale, reach_L, weight_nE.mean(0).numpy())
+    shares_E = weight_nE.mean(0).numpy()
+    return Pool(a_E.numpy(), b_E.numpy(), float(c), float(usual), g.numpy(), scale, reach_L, shares_E)
 
 
 def trusting(said: Opinions) -> Pooled:
@@ -145,13 +151,17 @@ class _Terms:
     def __init__(self, said: Opinions, scale: float):
         self.means_nE = torch.from_numpy(said.means_nE / scale)
         self.log_spread_n = torch.from_numpy(np.log(said.spread_n / scale + 0.01))
+        self.disagreement_n = self.means_nE.std(1)
         self.log_distance_n = torch.from_numpy(np.log1p(said.distance_n))
 
 
-def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor) -> Tensor:
+def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor, usual: Tensor | None = None) -> Tensor:
     logit_nE = a_E + b_E * x.log_distance_n[:, None]
     own_n = logit_nE[:, :1] + c * x.log_spread_n[:, None]
-    return torch.cat([own_n, logit_nE[:, 1:]], dim=1).softmax(1)
+    logit_nE = torch.cat([own_n, logit_nE[:, 1:]], dim=1)
+    if usual is not None:
+        logit_nE = logit_nE * (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1)[:, None].square()
+    return logit_nE.softmax(1)
 
 
 def _spread(x: _Terms, mean_n: Tensor, g: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ VERBS = {
     "train": "Train on all bytes of the corpus that are not held out",
     "evaluate": "Say how well a run knows a holdout, beside what classical fills make of it",
     "reconstruct": "Fill a holdout, a region or a span of addresses with what the network predicts",
-    "report": "Write one HTML page about a run: learning curves, figures beside the fills, slices to look at, calibration",
+    "report": "Write one HTML page about a run: curves, figures beside the fills, slices to look at, calibration",
 }
 
 

@@ -19,7 +19,7 @@ from pipelines.runs import Run
 def report(
     run: Path, holdouts: tuple[str, ...], out: Path | None, corpus: str | None, as_json: bool, quiet: bool
 ) -> None:
-    """Write one HTML page about a run: learning curves, figures beside the fills, slices to look at, calibration.
+    """Write one HTML page about a run: curves, figures beside the fills, slices to look at, calibration.
 
     \b
     Example:
