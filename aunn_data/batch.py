@@ -20,7 +20,7 @@ from aunn_data import payload, shards
 from aunn_data.allocation import Places, aligned, place
 from aunn_data.entries import Rows
 from aunn_data.errors import StoreError
-from aunn_data.geometry import Geometry
+from aunn_data.geometry import Geometry, interned
 from aunn_data.outgoing import WORKERS, Outgoing
 from aunn_data.record import Record, Records
 from aunn_data.shards import shard_key
@@ -40,7 +40,9 @@ class Incoming:
     """A batch as columns: its records, their headers' stems, their sources' hashes and, once placed, their places."""
 
     def __init__(self, records: Sequence[Record], sources: Sequence[Sha256]):
-        self.records, self.sources = (r := Records.of(records)), sources
+        given = Records.of(records)
+        r = self.records = Records(**{**vars(given), "geometry": interned(given.geometry)})
+        self.sources = sources
         self.stems = list(headers.stems(r.record, r.source, r.modality, r.format, r.geometry, r.metadata))
         self.twins = {number: twin for number, twin in enumerate(r.twin) if twin}
         self.places = Places([], [], [])

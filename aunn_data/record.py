@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from aunn_data.entries import Entry
-from aunn_data.geometry import Geometry, interned
+from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 
 
@@ -27,11 +31,40 @@ class Record:
     twin: Entry | None = None
 
 
+class Strips(Sequence[npt.NDArray[Any]]):
+    """Arrays of one axis that lie one after another in one: array k is ``flat[bounds[k] : bounds[k + 1]]``."""
+
+    def __init__(self, flat: npt.NDArray[Any], bounds: list[int]):
+        self.flat, self.bounds = flat, bounds
+
+    @classmethod
+    def of(cls, payloads: Sequence[bytes]) -> "Strips":
+        """Payloads as arrays of uint8."""
+        return cls(np.frombuffer(b"".join(payloads), np.uint8), list(accumulate(map(len, payloads), initial=0)))
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> npt.NDArray[Any]: ...
+    @overload
+    def __getitem__(self, number: slice) -> "Strips": ...
+    def __getitem__(self, number: int | slice) -> "npt.NDArray[Any] | Strips":
+        if isinstance(number, slice):
+            start, stop, _ = number.indices(len(self))
+            return Strips(self.flat, self.bounds[start : max(start, stop) + 1])
+        at = range(len(self))[number]
+        return self.flat[self.bounds[at] : self.bounds[at + 1]]
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self.flat[start:stop] for start, stop in pairwise(self.bounds))
+
+
 class Records(Sequence[Record]):
     """Many records as columns: of very many small ones an object each would cost more than their bytes.
 
     A column is a sequence; of ``source``, ``modality``, ``format``, ``geometry`` and ``metadata`` what all share may
-    be given once. ``elements`` may be one array of them all, (R, *shape).
+    be given once. ``elements`` may be one array of them all, (R, *shape), or ``Strips``.
     """
 
     def __init__(
@@ -41,8 +74,8 @@ class Records(Sequence[Record]):
         modality: str | Sequence[str],
         format: str | Sequence[str],
         geometry: Geometry | Iterable[Geometry],
-        elements: Sequence[Any],
-        missing: Sequence[Any] | None = None,
+        elements: Any,
+        missing: Any = None,
         metadata: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         twin: Sequence[Entry | None] | None = None,
     ):
@@ -51,7 +84,7 @@ class Records(Sequence[Record]):
         self.source = [source] * count if isinstance(source, str) else source
         self.modality = [modality] * count if isinstance(modality, str) else modality
         self.format = [format] * count if isinstance(format, str) else format
-        self.geometry = [geometry] * count if isinstance(geometry, Geometry) else interned(geometry)
+        self.geometry = [geometry] * count if isinstance(geometry, Geometry) else list(geometry)
         self.missing = [None] * count if missing is None else missing
         self.metadata = [metadata or {}] * count if metadata is None or isinstance(metadata, dict) else metadata
         self.twin = [None] * count if twin is None else twin
@@ -60,10 +93,20 @@ class Records(Sequence[Record]):
             raise ValueError(f"expected columns of {count} rows, found {[len(column) for column in columns]}")
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> "Records":
-        """The columns of records."""
+    def of(cls, records: "Sequence[Record | Records]") -> "Records":
+        """The columns of records, of which some may be columns already."""
         if isinstance(records, Records):
             return records
+        parts: list[Records] = []
+        for together, run in groupby(records, lambda found: isinstance(found, Records)):
+            some: Any = list(run)
+            parts += some if together else [cls._of_each(some)]
+        if len(parts) == 1:
+            return parts[0]
+        return cls(**{name: list(chain.from_iterable(getattr(p, name) for p in parts)) for name in vars(parts[0])})
+
+    @classmethod
+    def _of_each(cls, records: Sequence[Record]) -> "Records":
         headers = [record.header for record in records]
         return cls(
             [header.record for header in headers],

@@ -24,7 +24,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +39,7 @@ from tqdm import tqdm
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.errors import InputError
+from aunn_data.record import Records, Strips
 from pipelines import formats
 from pipelines.cli.common import table
 from pipelines.export import export
@@ -186,10 +187,21 @@ def _read_all(sources: list[Source]) -> None:
         fresh = Source(source.path, source.name, source.options, source.files)
         try:
             for record in records_of(fresh):
-                if not isinstance(record, InputError):
+                if isinstance(record, Records):
+                    _touch_each(record.elements)
+                elif not isinstance(record, InputError):
                     _touch(record.elements)
         except InputError:
             pass
+
+
+def _touch_each(elements: Sequence[Any]) -> None:
+    """The elements of many records: one array of all, strips of one, or one array each."""
+    if isinstance(elements, np.ndarray | Strips):
+        _touch(elements.flat if isinstance(elements, Strips) else elements)
+        return
+    for one in elements:
+        _touch(one)
 
 
 def _touch(elements: Any) -> None:

@@ -5,7 +5,8 @@ A format is a module with five names::
     MODALITY: str                     "text", "image", "scan" or "chess"
     FORMATS: tuple[str, ...]          the values of a header's ``format`` that it reads and writes
     sniff(head, path) -> bool         is this mine? ``head`` is the first HEAD_BYTES, uncompressed, ``path`` without .gz
-    read(source) -> Iterator          its records, or an InputError in the place of one that cannot go in
+    read(source) -> Iterator          its records, many small ones as columns (``Records``), or an InputError in the
+                                      place of one that cannot go in
     write(records, path) -> Path      the file again, from all its records in order; returns the path really written
 
 and, where it is a folder or several files, a sixth::
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aunn_data.errors import InputError, RequestError
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from pipelines.chess import pgn
 from pipelines.images import coded, gif, heif, idx, pillow, png, pnm, tiff
 from pipelines.scans import (
@@ -64,8 +65,8 @@ class Format(Protocol):
     def sniff(self, head: bytes, path: Path) -> bool:
         """Is this source mine?"""
 
-    def read(self, source: Source) -> Iterator[Record | InputError]:
-        """Its records, or an InputError in the place of one that cannot go in."""
+    def read(self, source: Source) -> Iterator[Record | Records | InputError]:
+        """Its records, many small ones as columns; an InputError in the place of one that cannot go in."""
 
     def write(self, records: Sequence[Record], path: Path) -> Path:
         """The file again; returns the path really written."""

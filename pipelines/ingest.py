@@ -1,7 +1,7 @@
 """Files and folders into a corpus: walk, recognise, read, commit in batches; nothing is skipped unreported."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,11 +13,12 @@ from aunn_data.documents import ADDRESS_BITS
 from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
 from aunn_data.header import Header
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from aunn_data.store import store_at
 from pipelines.asked import wishes
 from pipelines.options import Options
 from pipelines.parallel import ALONE, Read, Workers, read_all
+from pipelines.records import Found
 from pipelines.scans import zarr_arrays
 from pipelines.source import Source
 from pipelines.twins import Twins
@@ -55,7 +56,7 @@ class Watch:
     done: Callable[[int], object] = lambda count: None
 
 
-_Waiting = tuple[Source, Record, Sha256]
+_Waiting = tuple[Source, Record | Records, Sha256]
 
 
 def open_or_create(where: str | Path, address_bits: int | None) -> Corpus:
@@ -118,7 +119,7 @@ def _add_new(reading: Read, batch: "_Batch") -> None:
         batch.report.refused.append((_path(reading.source.label), error))
 
 
-def _new_records(reading: Read, report: Report) -> Iterator[Record]:
+def _new_records(reading: Read, report: Report) -> Iterator[Record | Records]:
     """The records of a source that the corpus lacks; the rest goes to the report."""
     source, label = reading.source, _path(reading.source.label)
     if known := _known(source.name, report):
@@ -128,14 +129,25 @@ def _new_records(reading: Read, report: Report) -> Iterator[Record]:
             _check_same(source, known, sha256, report.corpus)
             report.unchanged.append((label, known))
             return
-    for found in reading.found:
+    for found in _looked_at(reading.found, report, source.options):
         if isinstance(found, InputError):
             report.refused.append((label, found))
+        elif isinstance(found, Records):
+            yield found
         elif known := _known(found.header.record, report):
             _check_same(source, known, resolved(reading.sha256), report.corpus, _laid_out(found, source.options))
             report.unchanged.append((label, known))
         else:
             yield _laid_out(found, source.options)
+
+
+def _looked_at(reading: Iterable[Found], report: Report, options: Options) -> Iterator[Found]:
+    """Columns stay so if there is nothing to be said of a record of them: none is known, none is laid out anew."""
+    for found in reading:
+        if isinstance(found, Records) and (options.layout or report.corpus.entries.taken(found.record)):
+            yield from found
+        else:
+            yield found
 
 
 @lru_cache(maxsize=1024)
@@ -188,6 +200,25 @@ def _laid_out(record: Record, options: Options) -> Record:
     return replace(record, header=header)
 
 
+def _count(found: Record | Records) -> int:
+    return len(found) if isinstance(found, Records) else 1
+
+
+def _sha256s(waiting: Iterable[_Waiting]) -> list[Sha256]:
+    """One for each record; of columns, whose source has been read to its end or nearly, waited for once."""
+    found: list[Sha256] = []
+    for _, some, sha256 in waiting:
+        found += [resolved(sha256)] * len(some) if isinstance(some, Records) else [sha256]
+    return found
+
+
+def _each(waiting: Iterable[_Waiting]) -> Iterator[tuple[Source, Record, Sha256]]:
+    """One by one."""
+    for source, found, sha256 in waiting:
+        for record in found if isinstance(found, Records) else (found,):
+            yield source, record, sha256
+
+
 class _Batch:
     """Records that wait to be committed together; an exact duplicate of another source's shares its payload."""
 
@@ -199,7 +230,29 @@ class _Batch:
         self.names: dict[str, Source] = {}
         self.memory = self.source_bytes = 0
 
-    def add(self, source: Source, record: Record, sha256: Sha256) -> None:
+    def add(self, source: Source, found: Record | Records, sha256: Sha256) -> None:
+        if isinstance(found, Record):
+            self._add_one(source, found, sha256)
+            return
+        while len(found):
+            room = BATCH_RECORDS - len(self.names)
+            some, found = (found, found[:0]) if len(found) <= room else (found[:room], found[room:])
+            self._add_columns(source, some, sha256)
+
+    def _add_columns(self, source: Source, records: Records, sha256: Sha256) -> None:
+        """One by one only where names are taken in this batch, or the corpus has a twin of one."""
+        names = dict.fromkeys(records.record, source)
+        apart = len(names) == len(records) and self.names.keys().isdisjoint(names)
+        if not apart or self.twins.other(source.name, records.geometry, sha256):
+            for record in records:
+                self._add_one(source, record, sha256)
+            return
+        self.names.update(names)
+        waits = self.twins.waits(source, sha256)
+        (self.later if waits else self.records).append((source, records, sha256))
+        self._took(sum(geometry.payload_bytes for geometry in records.geometry))
+
+    def _add_one(self, source: Source, record: Record, sha256: Sha256) -> None:
         name = record.header.record
         if name in self.names:
             raise InputError(
@@ -209,29 +262,33 @@ class _Batch:
                 remedy="ingest one of them with --prefix",
             )
         self.names[name] = source
-        waits = self.twins.waits(source, record, sha256)
+        waits = self.twins.waits(source, sha256)
         (self.later if waits else self.records).append((source, self.twins.shared(record, sha256), sha256))
-        self.memory += record.header.geometry.payload_bytes
+        self._took(record.header.geometry.payload_bytes)
+
+    def _took(self, payload_bytes: int) -> None:
+        self.memory += payload_bytes
         if len(self.names) >= BATCH_RECORDS or self.memory >= BATCH_BYTES:
             self.commit()
 
     def commit(self) -> None:
         if self.dry_run:
-            waiting = self.records + self.later
+            waiting = _each(self.records + self.later)
             self.report.planned.extend((_path(source.label), record.header) for source, record, _ in waiting)
         else:
             self._append(self.records)
-            self._append([(source, self.twins.shared(record, sha256), sha256) for source, record, sha256 in self.later])
+            self._append([(source, self.twins.shared(r, sha256), sha256) for source, r, sha256 in _each(self.later)])
         self.watch.done(self.source_bytes)
         self.records, self.later, self.names, self.memory, self.source_bytes = [], [], {}, 0, 0
 
-    def _append(self, records: list[_Waiting], attempt: int = 1) -> None:
+    def _append(self, records: Sequence[_Waiting], attempt: int = 1) -> None:
         """One commit; if a record turns out bad or too big while it is written, halves find it and let the rest in."""
         if not records:
             return
         try:
-            entries = self.report.corpus.append([r for _, r, _ in records], [s for _, _, s in records])
+            entries = self.report.corpus.append(Records.of([r for _, r, _ in records]), _sha256s(records))
         except InputError as error:
+            records = list(_each(records))
             if len(records) == 1:
                 self.report.refused.append((_path(records[0][0].label), error))
                 return
@@ -244,12 +301,13 @@ class _Batch:
             self.report.corpus.refresh()
             self._append(list(self._still_new(records)), attempt + 1)
         else:
-            self.report.ingested.extend((_path(s.label), e) for (s, _, _), e in zip(records, entries, strict=True))
+            sources = (source for source, found, _ in records for _ in range(_count(found)))
+            self.report.ingested.extend((_path(s.label), e) for s, e in zip(sources, entries, strict=True))
             self.twins.committed(entries)
 
-    def _still_new(self, records: list[_Waiting]) -> Iterator[_Waiting]:
+    def _still_new(self, records: Sequence[_Waiting]) -> Iterator[_Waiting]:
         """The records that no other writer has put in meanwhile; the others go to the report."""
-        for source, record, sha256 in records:
+        for source, record, sha256 in _each(records):
             known = _known(record.header.record, self.report)
             if known is None:
                 yield source, record, sha256

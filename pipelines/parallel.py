@@ -22,10 +22,10 @@ from aunn_data import batch
 from aunn_data.batch import Sha256
 from aunn_data.errors import InputError, RequestError
 from aunn_data.geometry import Geometry
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from aunn_data.store import store_at
 from pipelines import formats
-from pipelines.records import finished, leaves, records_of
+from pipelines.records import Found, each, finished, leaves, records_of
 from pipelines.source import Source
 
 TASK_BYTES = 1 << 24  # sources are packed together until they have so many bytes on the disk …
@@ -36,8 +36,6 @@ HASH_ASIDE = 1 << 22  # bytes of a source from which its hash is made while its 
 WORTH_BYTES, WORTH_SOURCES = 1 << 23, 400  # less is read before other processes have started
 FAR_BYTES = 1 << 28  # of a volume from which the workers of a cluster share its shards
 CONNECT_SECONDS = 10
-
-Found = Record | InputError
 
 
 @dataclass(frozen=True)
@@ -294,10 +292,9 @@ def _materialised(source: Source, known: dict[str, str], left: int) -> tuple[lis
         try:
             if known.get(leaf.name) != leaf.sha256:
                 for record in records_of(leaf):
-                    if isinstance(record, Record):
-                        left -= record.header.geometry.payload_bytes
-                        if left < 0:
-                            return None, 0
+                    left -= _payload_bytes(record)
+                    if left < 0:
+                        return None, 0
                     records.append(_in_memory(record))
         except InputError as error:
             records.append(error)
@@ -308,8 +305,14 @@ def _materialised(source: Source, known: dict[str, str], left: int) -> tuple[lis
     return readings, left
 
 
+def _payload_bytes(found: Found) -> int:
+    if isinstance(found, Records):
+        return sum(geometry.payload_bytes for geometry in found.geometry)
+    return found.header.geometry.payload_bytes if isinstance(found, Record) else 0
+
+
 def _in_memory(found: Found) -> Found:
-    if isinstance(found, InputError):
+    if not isinstance(found, Record):  # columns are in memory, or parts of a mapped array that go as they are
         return found
     missing = None if found.missing is None else np.asarray(found.missing[...])
     return replace(found, elements=np.array(found.elements[...]), missing=missing)
@@ -350,7 +353,7 @@ class Far:
 
 def _spread(pool: Pool, source: Source, found: Found) -> Found:
     """The record, to be written by all workers if it is big."""
-    if isinstance(found, InputError) or found.header.geometry.payload_bytes < FAR_BYTES:
+    if not isinstance(found, Record) or found.header.geometry.payload_bytes < FAR_BYTES:
         return found
     return replace(found, elements=Far(found.elements, pool, source, found.header.record))
 
@@ -358,7 +361,7 @@ def _spread(pool: Pool, source: Source, found: Found) -> Found:
 @lru_cache(maxsize=1)
 def _record_of(source: Source, name: str) -> Record:
     """In a worker: the record, looked for once for all shards of it that come here."""
-    return next(r for r in records_of(source) if isinstance(r, Record) and r.header.record == name)
+    return next(r for r in each(records_of(source)) if isinstance(r, Record) and r.header.record == name)
 
 
 def _write_shard(source: Source, name: str, store: str, shard: int, geometry: Geometry, start: int, first: int) -> None:

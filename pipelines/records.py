@@ -4,11 +4,11 @@ Only what the options ask for is changed: ``fill`` marks elements as missing, ``
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aunn_data.errors import InputError
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from pipelines import archives, formats
 from pipelines.asked import changed, is_asked
 from pipelines.source import Source
@@ -41,30 +41,44 @@ def leaves(source: Source) -> Iterator[Source | InputError]:
                 yield from leaves(found)
 
 
-def records_of(source: Source) -> Iterator[Record | InputError]:
+Found = Record | Records | InputError
+"""What a reader gives: a record, some as columns, or what cannot go in."""
+
+
+def each(found: Iterable[Found]) -> Iterator[Record | InputError]:
+    """One by one, those that came as columns too."""
+    for some in found:
+        if isinstance(some, Records):
+            yield from some
+        else:
+            yield some
+
+
+def records_of(source: Source) -> Iterator[Found]:
     """The records of a source that is no archive, as its format's reader gives them and the options ask for."""
     yield from finished(source, formats.recognise(source).read(source))
 
 
-def finished(source: Source, records: Iterator[Record | InputError]) -> Iterator[Record | InputError]:
+def finished(source: Source, records: Iterator[Found]) -> Iterator[Found]:
     """What a format's reader gives, with what joins it; whatever it raises refuses its file and no other."""
     mask = _mask(source)
     asked = is_asked(source, mask)
     sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
     beside = {"sidecars": sidecars, "compression": list(source.codecs)}
     kept = {key: value for key, value in beside.items() if value}
-    for found in _guarded(records, source):
+    for found in _guarded(each(records) if asked else records, source):
         if isinstance(found, InputError):
             yield relabelled(found, source, source.path)
             continue
-        if asked:
+        if asked and isinstance(found, Record):
             try:
                 found = changed(found, source, mask)
             except InputError as error:
                 yield error
                 continue
-        if kept:  # put into the reader's own dict: a new header and record would take longer than a small record
-            found.header.metadata.update(kept)
+        if kept:  # put into the reader's own dicts: a new header and record would take longer than a small record
+            for metadata in found.metadata if isinstance(found, Records) else (found.header.metadata,):
+                metadata.update(kept)
         yield found
 
 
@@ -73,7 +87,7 @@ def _mask(source: Source) -> Record | None:
     if source.mask is None:
         return None
     beside = Source(source.mask, source.mask.name, source.options, scratch=source.scratch)
-    for found in formats.recognise(beside).read(beside):
+    for found in each(formats.recognise(beside).read(beside)):
         if isinstance(found, InputError):
             raise found
         return found
@@ -98,7 +112,7 @@ def _note(path: Path) -> str:
     return path.read_bytes().decode()
 
 
-def _guarded(records: Iterator[Record | InputError], source: Source) -> Iterator[Record | InputError]:
+def _guarded(records: Iterator[Found], source: Source) -> Iterator[Found]:
     """The records of a reader; whatever else it raises (a fault of ours) refuses its file, not the good ones beside."""
     try:
         yield from records

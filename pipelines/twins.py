@@ -1,6 +1,6 @@
 """Exact duplicates: files of equal bytes, read in the same way, have equal records; later ones share the payload."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from aunn_data.batch import Sha256, resolved
 from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
+from aunn_data.geometry import Geometry
 from aunn_data.record import Record
 from pipelines.source import Source
 
@@ -25,12 +26,17 @@ class Twins:
         self.geometries = set(corpus.entries.table["geometry"].unique().to_pylist())
         self.coming: dict[str, str] = {}
 
-    def shared(self, record: Record, sha256: Sha256) -> Record:
-        """The record with its twin in the corpus, if it has one; the hash of a big source is waited for only then."""
-        geometry = record.header.geometry
-        if geometry.text not in self.geometries:
-            return record
+    def other(self, source: str, geometries: Iterable[Geometry], sha256: Sha256) -> str | None:
+        """Another source in the corpus of the same bytes, if there are records of one of these geometries at all: only
+        then the hash of a big source is waited for."""
+        if self.geometries.isdisjoint(geometry.text for geometry in geometries):
+            return None
         other = self.sources.get(resolved(sha256))
+        return None if other == source else other
+
+    def shared(self, record: Record, sha256: Sha256) -> Record:
+        """The record with its twin in the corpus, if it has one."""
+        other = self.other(record.header.source, (record.header.geometry,), sha256)
         if other is None:
             return record
         name = other + record.header.record.removeprefix(record.header.source)
@@ -39,7 +45,7 @@ class Twins:
             return record
         return replace(record, missing=None, twin=entry)
 
-    def waits(self, source: Source, record: Record, sha256: Sha256) -> bool:
+    def waits(self, source: Source, sha256: Sha256) -> bool:
         """Is an equal source part of the same batch? Then its record must be there first."""
         if not isinstance(sha256, str):
             return False

@@ -22,6 +22,7 @@ from aunn_data.errors import InputError
 from aunn_data.geometry import LAYOUTS
 from aunn_data.record import Record
 from pipelines import formats
+from pipelines.records import each
 from pipelines.source import Source
 from pipelines.walk import walk
 
@@ -63,7 +64,7 @@ def victim(path):
 
 def records_of(module, path, name="a/name"):
     """All records; an InputError in the place of one is raised."""
-    found = list(module.read(source_of(path, name)))
+    found = list(each(module.read(source_of(path, name))))
     for record in found:
         if isinstance(record, InputError):
             raise record
@@ -99,7 +100,7 @@ def refusals(module, path):
     """Reads a file as ingest would, to the last byte; all InputErrors that this gives. Anything else goes through."""
     found = []
     try:
-        for record in module.read(source_of(path)):
+        for record in each(module.read(source_of(path))):
             if isinstance(record, InputError):
                 found.append(record)
             else:

@@ -17,7 +17,7 @@ from aunn_data.errors import InputError, StoreError
 from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.outgoing import PIECES, WORKERS, Outgoing
-from aunn_data.record import Record, Records
+from aunn_data.record import Record, Records, Strips
 from aunn_data.store import Folder
 from tests.corpora import append, smooth, text, volume
 
@@ -276,3 +276,20 @@ def test_columns_are_as_long_as_their_names():
     records = Records(["a", "b"], "s", "text", "text", LINE, np.zeros((2, 5), np.uint8), metadata={"n": 1})
     assert [record.header for record in records] == [Header(n, "s", "text", "text", LINE, {"n": 1}) for n in "ab"]
     assert [record.header.record for record in records[1:]] == ["b"]
+
+
+def test_strips_are_arrays_one_after_another():
+    """One by one, by number and in parts they are the payloads; among single records they stay the same records."""
+    payloads = [b"a", b"bc", b"def", b"g"]
+    strips = Strips.of(payloads)
+    assert [bytes(strip) for strip in strips] == payloads
+    assert [bytes(strip) for strip in strips[1:][:2]] == payloads[1:3]
+    assert (bytes(strips[-1]), len(strips[3:1])) == (b"g", 0)
+    with pytest.raises(IndexError):
+        strips[4]
+    lines = [Geometry("|u1", ("byte",), (len(data),), "packed") for data in payloads]
+    names = [f"s#{n}" for n in range(4)]
+    rows, single = Records(names, "s", "text", "jsonl", lines, strips), text("t", b"one")
+    joined = Records.of([single, rows, rows[:0], single])
+    assert [r.header for r in joined] == [single.header, *(r.header for r in rows), single.header]
+    assert [bytes(r.elements) for r in joined] == [b"one", *payloads, b"one"]

@@ -23,7 +23,7 @@ from aunn_data.errors import InputError
 from pipelines.cli.data import main as data
 from pipelines.export import export
 from pipelines.ingest import ingest
-from pipelines.records import leaves, records_of
+from pipelines.records import each, leaves, records_of
 from pipelines.source import Source
 from pipelines.walk import MOST_TIMES, walk
 from tests.commands import run
@@ -51,7 +51,7 @@ def found_in(folder):
     for source in walk([folder], "/nowhere"):
         for leaf in [source] if isinstance(source, InputError) else leaves(source):
             try:
-                records = [leaf] if isinstance(leaf, InputError) else list(records_of(leaf))
+                records = [leaf] if isinstance(leaf, InputError) else list(each(records_of(leaf)))
             except InputError as error:
                 records = [error]
             errors += [str(record) for record in records if isinstance(record, InputError)]

@@ -11,6 +11,7 @@ import pytest
 from aunn_data.errors import InputError
 from pipelines.images import idx
 from pipelines.options import Limits, Options
+from pipelines.records import each
 from pipelines.walk import walk
 from tests.format_contract import Example, FormatContract, records_of, refusals, source_of
 
@@ -68,7 +69,7 @@ def test_images_and_labels_are_two_sources(tmp_path):
     images, labels = walk([tmp_path], "")
     assert (images.name, labels.name) == (IMAGES, LABELS)
     before = images.sha256
-    assert [record.header.metadata for record in idx.read(images)] == [{"label": 7}, {"label": 0}, {"label": 9}]
+    assert [record.header.metadata for record in each(idx.read(images))] == [{"label": 7}, {"label": 0}, {"label": 9}]
     (tmp_path / LABELS).write_bytes(idx_bytes(np.array([7, 0, 8], "|u1")))
     assert next(walk([tmp_path], "")).sha256 != before
 

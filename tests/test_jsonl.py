@@ -1,5 +1,6 @@
 """JSON Lines: one row a record, every line back as it was."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from aunn_data.errors import InputError
 from aunn_data.record import Record
 from pipelines import formats
 from pipelines.options import Limits, Options
+from pipelines.records import each
 from pipelines.source import Source
 from pipelines.text import jsonl, plain
 from tests.format_contract import Example, FormatContract, records_of, source_of
@@ -46,7 +48,7 @@ def rows_of(tmp_path, data, name="a.jsonl", **options):
     """(payload, metadata) of every row; an InputError in the place of one that is bad."""
     path = tmp_path / name
     path.write_bytes(data)
-    found = jsonl.read(replace(source_of(path), options=Options(**options)))
+    found = each(jsonl.read(replace(source_of(path), options=Options(**options))))
     return [(bytes(r.elements), r.header.metadata) if isinstance(r, Record) else r for r in found]
 
 
@@ -206,7 +208,7 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path, line, found):
     assert isinstance(error, InputError)
     assert "a.jsonl: line 3: " in str(error)
     assert found in str(error)
-    [one, three] = [r.header.record for r in jsonl.read(source_of(tmp_path / "a.jsonl")) if isinstance(r, Record)]
+    [one, three] = [r.header.record for r in each(jsonl.read(source_of(tmp_path / "a.jsonl"))) if isinstance(r, Record)]
     assert (one, three) == ("a/name#1", "a/name#3")
 
 
@@ -218,6 +220,23 @@ def test_a_line_that_is_too_long_is_refused_without_being_held(tmp_path):
     assert "line 2: expected at most 64 bytes" in str(error)
     assert "raise --max-line" in str(error)
     assert len(rows_of(tmp_path, data, limits=Limits(max_line=2000))[1][0]) == 1000
+
+
+def test_what_comes_before_a_cut_goes_in(tmp_path):
+    """Rows and refusals in their order up to where the compressed file ends, then one error for the file."""
+    random = np.random.default_rng(0)
+    lines = [b'{"text": "%d", "n": "%s"}\n' % (n, random.bytes(40).hex().encode()) for n in range(1, 3001)]
+    lines[699] = b"bad\n"
+    data = gzip.compress(b"".join(lines))
+    (tmp_path / "a.jsonl.gz").write_bytes(data[: len(data) * 3 // 4])
+    got = []
+    with pytest.raises(InputError):
+        got.extend(each(jsonl.read(source_of(tmp_path / "a.jsonl.gz"))))
+    assert 1024 < len(got) < 3000
+    assert "line 700: " in str(got.pop(699))
+    for number, record in enumerate(got, 1):
+        assert bytes(record.elements).decode() == str(number + (number > 699))
+        assert record.header.record == f"a/name#{number + (number > 699)}"
 
 
 def test_a_file_of_bad_lines_ends_in_one_error(tmp_path, monkeypatch):
@@ -262,7 +281,7 @@ def test_real_rows_are_those_of_json(shared_data):
         source = source_of(shared_data / "text" / name)
         with source.open() as file:
             expected = [json.loads(line) for line in file]
-        records = list(jsonl.read(source))
+        records = list(each(jsonl.read(source)))
         assert len(records) == count
         for record, row in zip(records, expected, strict=True):
             metadata, payload = record.header.metadata, bytes(record.elements)

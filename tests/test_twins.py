@@ -68,25 +68,26 @@ def test_damage_to_a_shared_payload_is_found(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_equal_files_are_stored_once_and_both_are_found(tmp_path, monkeypatch, workers):
-    """Two copies of a text, of a file of games and of a volume, in one ingest and in a later one."""
+    """Two copies of a text, of rows, of a file of games and of a volume, in one ingest and in a later one."""
     monkeypatch.setattr(flow, "BATCH_RECORDS", 7)
     home = tmp_path / "home"
     for folder in ("a", "b"):
         (home / folder).mkdir(parents=True)
         (home / folder / "t.txt").write_bytes(TEXT)
+        (home / folder / "r.jsonl").write_text("".join(f'{{"text": "{k}", "n": {k % 3}}}\n' for k in range(10)))
         (home / folder / "g.pgn").write_text("".join(f'[Event "{k}"]\n\n1. e4 e5 *\n\n' for k in range(10)))
         np.save(home / folder / "v.npy", np.arange(999).reshape(9, 111))
     corpus = Corpus.create(tmp_path / "corpus", 34)
     report = ingest([home], corpus, workers=Workers(workers))
-    assert (report.refused, len(corpus.entries)) == ([], 24)
+    assert (report.refused, len(corpus.entries)) == ([], 44)
     assert sorted(e.record for e in corpus.entries if e.is_shared) == sorted(
-        ["b/t.txt", "b/v.npy", *(f"b/g.pgn#{k}" for k in range(1, 11))]
+        ["b/t.txt", "b/v.npy", *(f"b/{name}#{k}" for name in ("g.pgn", "r.jsonl") for k in range(1, 11))]
     )
     (tmp_path / "later.txt").write_bytes(TEXT)
     ingest([tmp_path / "later.txt"], corpus)
     assert corpus.entries.named("later.txt").is_shared
     assert verify(corpus, deep=True) == []
-    assert len(ingest([home, tmp_path / "later.txt"], corpus, workers=Workers(workers)).unchanged) == 25
+    assert len(ingest([home, tmp_path / "later.txt"], corpus, workers=Workers(workers)).unchanged) == 45
     export(corpus, list(corpus.entries), tmp_path / "out")
     for path in home.rglob("*.*"):
         same = (tmp_path / "out" / path.relative_to(home)).read_bytes()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from pipelines.source import Group, Source
 from pipelines.stored import bytes_of, element_bytes, marks_of, refusing
 
@@ -34,6 +34,7 @@ CODES = {dtype: code for code, dtype in TYPES.items()}
 MOST_AXES = 8
 AXES = {1: ("item",), 2: ("item", "column")}
 ITEM_AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
+BLOCK_ITEMS, BLOCK_BYTES = 1 << 12, 1 << 24  # of the columns in which items are handed on
 MOST_LABELS = 64  # an item's; more are data, not a label
 IMAGES = re.compile(r"(?P<set>.*)images(?P<link>[-.])idx[3-8]-.*", re.IGNORECASE)
 LABELS = re.compile(r"(?P<set>.*)labels(?P<link>[-.])idx[12]-.*", re.IGNORECASE)
@@ -58,7 +59,7 @@ def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterat
             yield Group(beside, (beside,))
 
 
-def read(source: Source) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | Records]:
     """One record an item, or one for labels and tables. InputError if the file is longer or shorter than it says."""
     stack = _array(source)
     if stack.ndim in AXES:
@@ -111,16 +112,20 @@ def _array(source: Source) -> npt.NDArray[Any]:
     return np.asarray(data)[offset:].view(dtype).reshape(shape)
 
 
-def _items(source: Source, stack: npt.NDArray[Any]) -> Iterator[Record]:
+def _items(source: Source, stack: npt.NDArray[Any]) -> Iterator[Records]:
     marks = marks_of(stack)
     axes = ITEM_AXES.get(stack.ndim - 1, tuple(f"axis{k}" for k in range(stack.ndim - 1)))
     geometry = fitted(Geometry(stack.dtype.str, ("item", *axes), stack.shape), stack, marks)
     geometry = replace(geometry, axes=axes, shape=stack.shape[1:])
     name, labels = source.name, _labels(source, len(stack))
-    for number, item in enumerate(stack, 1):
-        metadata = {} if labels is None else {"label": labels[number - 1]}
-        header = Header(f"{name}#{number}", name, MODALITY, "idx", geometry, metadata)
-        yield Record(header, item, None if marks is None else np.isnan(item))
+    at_once = max(1, min(BLOCK_ITEMS, BLOCK_BYTES // geometry.payload_bytes))
+    for first in range(0, len(stack), at_once):
+        items = stack[first : first + at_once]
+        numbers = range(first, first + len(items))
+        names = [f"{name}#{number + 1}" for number in numbers]
+        metadata = [{} if labels is None else {"label": labels[number]} for number in numbers]
+        missing = None if marks is None else np.isnan(items)
+        yield Records(names, name, MODALITY, "idx", geometry, items, missing, metadata)
 
 
 def _labels(source: Source, count: int) -> list[Any] | None:

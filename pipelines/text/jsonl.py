@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -31,7 +31,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from aunn_data.errors import InputError
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from pipelines.source import COPY_BYTES, HEAD_BYTES, Source
 from pipelines.text import plain, rows
 
@@ -89,16 +89,22 @@ def sniff(head: bytes, path: Path) -> bool:
     return _is_object(first) and bool(_SECOND_OBJECT.match(rest))
 
 
-def read(source: Source) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Record | Records | InputError]:
     """The rows, named ``name#1``, ``name#2``, …; a bad line gives an InputError with its number."""
-    if not _several(source):
+    if _several(source):
+        yield from rows.in_blocks(source.name, "jsonl", _rows(source))
+    else:
         yield from plain.read(source)
-        return
-    refused = 0
+
+
+def _rows(source: Source) -> Iterator[rows.Row | InputError]:
+    refused, guess = 0, None
     with source.open() as file:
-        for number, line in enumerate(_lines(file, source), 1):
+        for line in _lines(file, source):
             try:
-                yield _record(source, number, line)
+                row = _row(source, line, guess)
+                guess = row[1].get("text_column")
+                yield row
             except InputError as error:
                 refused += 1
                 if refused > MOST_REFUSED:
@@ -153,10 +159,11 @@ def _is_json(line: bytes) -> bool:
 def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
     """The lines that are not blank; blank ones go with the line before them, or the first one."""
     before, found, most = b"", None, source.options.limits.max_line
-    for number, (line, too_long) in enumerate(_raw_lines(file, most), 1):
+    for number, line in enumerate(iter(partial(file.readline, most), b""), 1):
+        too_long = len(line) == most and _is_longer(file, line)
         if number == 1 and line.startswith(codecs.BOM_UTF8):
             before, line = codecs.BOM_UTF8, line[len(codecs.BOM_UTF8) :]
-        if not line.strip(BLANK) and not too_long:
+        if not too_long and (not line or line.isspace()) and not line.strip(BLANK):
             if found is None:
                 before += line
             else:
@@ -172,14 +179,12 @@ def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
         yield found
 
 
-def _raw_lines(file: IO[bytes], most: int) -> Iterator[tuple[bytes, bool]]:
-    """Lines with their ends, and whether one is longer than ``most``; of such a one only a beginning is kept."""
-    while line := file.readline(most):
-        too_long = len(line) == most and not line.endswith(b"\n")
-        rest = line
-        while too_long and rest and not rest.endswith(b"\n"):
-            rest = file.readline(COPY_BYTES)
-        yield line, too_long
+def _is_longer(file: IO[bytes], line: bytes) -> bool:
+    """Does a line go on behind what was read of it? The rest is passed over."""
+    rest = line
+    while rest and not rest.endswith(b"\n"):
+        rest = file.readline(COPY_BYTES)
+    return not line.endswith(b"\n")
 
 
 def _refusal(
@@ -188,16 +193,16 @@ def _refusal(
     return InputError(f"{source.label}: line {number}", expected=expected, found=found, remedy=remedy)
 
 
-# ---- a line -> a record --------------------------------------------------------------------------------------------
+# ---- a line -> a row -----------------------------------------------------------------------------------------------
 
 
-def _record(source: Source, number: int, line: _Line) -> Record:
+def _row(source: Source, line: _Line, guess: str | None) -> rows.Row:
     if line.too_long:
         most = f"at most {source.options.limits.max_line:,} bytes"
         raise _refusal(source, line.number, most, "more", "raise --max-line: a line takes 4 to 13 times its bytes")
     try:
         text = line.data.decode()
-        data, metadata = _taken_apart(text, source.options.text_column) or (line.data, {})
+        data, metadata = _taken_apart(text, source.options.text_column, guess) or (line.data, {})
     except UnicodeDecodeError as error:
         raise _refusal(source, line.number, "a line in UTF-8", f"{error.reason} at byte {error.start + 1}") from error
     except RecursionError as error:
@@ -208,15 +213,15 @@ def _record(source: Source, number: int, line: _Line) -> Record:
         metadata["before"] = line.before.decode()
     if line.end != b"\n":
         metadata["end"] = line.end.decode()
-    return rows.record(source.name, number, "jsonl", data, metadata)
+    return data, metadata
 
 
-def _taken_apart(line: str, asked: str | None) -> tuple[bytes, dict[str, Any]] | None:
+def _taken_apart(line: str, asked: str | None, guess: str | None) -> rows.Row | None:
     """The text and what is needed to write the line again; None if the whole line must be the payload.
 
     Raises ValueError if it is no JSON, RecursionError if it is nested too deep.
     """
-    if (found := _cut(line, asked)) is None:
+    if (found := _cut(line, asked, guess)) is None:
         return None
     column, (start, end, text, rest) = found
     if not text or (form := _literal_form(line[start:end], text)) is None:
@@ -233,28 +238,33 @@ _Cut = tuple[int, int, str, Any]
 """Where the text's literal starts and ends, the text, the row with CUT in its place (None: inexact)."""
 
 
-def _cut(line: str, asked: str | None) -> tuple[str, _Cut] | None:
-    """The column of the text and its cut; None if there is no such column, or no string in it."""
-    names = (asked,) if asked else rows.TEXT_COLUMNS
-    for number, column in enumerate(names):
-        cut = _quickly(line, column)
-        if cut and not any(name in cut[3] for name in names[:number]):
-            return column, cut
+def _cut(line: str, asked: str | None, guess: str | None) -> tuple[str, _Cut] | None:
+    """The column of the text and its cut; None if there is no such column, or no string in it.
+
+    ``guess`` is the column of the row before: a long text is not parsed twice where that is right.
+    """
+    if guess is not None and (cut := _quickly(line, guess)) and rows.text_column(asked, cut[3]) == guess:
+        return guess, cut
     row = _parsed(line)
     there = rows.text_column(asked, row) if isinstance(row, dict) else None
-    cut = _slowly(line, there) if there is not None else None
-    return (there, cut) if there is not None and cut else None
+    if there is None:
+        return None
+    found = _quickly(line, there) or _slowly(line, there)
+    return (there, found) if found else None
 
 
 def _quickly(line: str, column: str) -> _Cut | None:
     """The first place that looks like the text's, if it is that: the rest of the line is parsed without it."""
-    match = _key(column).search(line) if f'"{column}"' in line else None
+    match = _key(column).search(line)
     if not match:
         return None
-    text, end = scanstring(line, match.end(), True)
     start = match.end() - 1
-    left = f"{line[:start]}{CUT_LITERAL}{line[end:]}"
-    rest = _parsed(left)
+    try:
+        text, end = scanstring(line, match.end(), True)
+        left = f"{line[:start]}{CUT_LITERAL}{line[end:]}"
+        rest = _parsed(left)
+    except ValueError:  # whatever it is, it is said of the whole line
+        return None
     found = isinstance(rest, dict) and rest.get(column) == CUT and left.count(CUT_LITERAL) == 1
     return (start, end, text, rest) if found else None
 
@@ -283,7 +293,8 @@ def _key(column: str) -> re.Pattern[str]:
     return re.compile(rf'"{re.escape(column)}"[ \t\r\n]*:[ \t\r\n]*"')
 
 
-_decode = json.JSONDecoder().decode
+_decoder = json.JSONDecoder()
+_decode, _scan = _decoder.decode, _decoder.scan_once  # type: ignore[attr-defined]
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -295,14 +306,24 @@ def _blank(line: str, at: int) -> int:
 def _parsed(line: str) -> Any:
     """The value of a line. An integer too long for Python becomes its text's length: ``_exact`` refuses it."""
     try:
-        value = _decode(line)
+        value, end = _scan(line, 0)
+    except (ValueError, StopIteration):
+        end = 0
+    if end != len(line):
+        value = _with_blanks(line)
+    if len(line) > 2 * NESTED and line.count("{") + line.count("[") > NESTED and _depth(value) > NESTED:
+        raise RecursionError
+    return value
+
+
+def _with_blanks(line: str) -> Any:
+    """The value of a line that does not begin and end with it, or has an integer too long."""
+    try:
+        return _decode(line)
     except json.JSONDecodeError:
         raise
     except ValueError:
-        value = json.loads(line, parse_int=len)
-    if line.count("{") + line.count("[") > NESTED_COLUMNS and _depth(value) > NESTED:
-        raise RecursionError
-    return value
+        return json.loads(line, parse_int=len)
 
 
 def _depth(value: Any) -> int:

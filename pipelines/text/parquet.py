@@ -12,7 +12,7 @@ and compression are pyarrow's own.
 import base64
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from aunn_data.errors import InputError
-from aunn_data.record import Record
+from aunn_data.record import Record, Records
 from pipelines.compressed import FREE_BYTES
 from pipelines.source import Source
 from pipelines.stored import refusing
@@ -64,7 +64,7 @@ def sniff(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(source: Source) -> Iterator[Record | InputError]:
+def read(source: Source) -> Iterator[Records | InputError]:
     """The rows, named ``name#1``, ``name#2``, …; read by batches. Raises InputError where the file is damaged."""
     path, expected = source.local(), "a Parquet file that pyarrow reads"
     with refusing(source.label, expected, REMEDY):
@@ -76,11 +76,12 @@ def read(source: Source) -> Iterator[Record | InputError]:
         with file:
             _check(source, file)
             table, number = _Table(file.schema_arrow, source.options.text_column), 0
-            found = chain.from_iterable(_rows(batch, table) for batch in _batches(file))
-            for number, (data, metadata) in enumerate(found, 1):
-                if number == 1:
-                    metadata = {**metadata, "schema": base64.b64encode(table.schema.serialize()).decode()}
-                yield rows.record(source.name, number, "parquet", data, metadata)
+            for batch in _batches(file):
+                payloads, metadata = _rows(batch, table)
+                if number == 0:
+                    metadata[0] = {**metadata[0], "schema": base64.b64encode(table.schema.serialize()).decode()}
+                yield rows.records(source.name, number + 1, "parquet", payloads, metadata)
+                number += batch.num_rows
             if number != file.metadata.num_rows:
                 raise _damaged(source, f"{file.metadata.num_rows:,} rows", f"{number:,}")
 
@@ -135,18 +136,20 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=size, row_groups=[k], use_threads=False)
 
 
-def _rows(batch: pa.RecordBatch, table: _Table) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The rows' payloads and what their headers say."""
+def _rows(batch: pa.RecordBatch, table: _Table) -> tuple[Sequence[bytes], list[dict[str, Any]]]:
+    """The rows' payloads, and what the header of each says."""
     lists = [
         column.cast(pa.large_binary()).to_pylist() if k == table.text else _values(column, convert)
         for k, (column, convert) in enumerate(zip(batch.columns, table.converts, strict=True))
     ]
-    if table.text is not None:
-        return (_row(row, table, table.text) for row in zip(*lists, strict=True))
-    return (((table.form % row).encode(), table.whole) for row in zip(*map(_literals, lists), strict=True))
+    if table.text is None:
+        whole = [(table.form % row).encode() for row in zip(*map(_literals, lists), strict=True)]
+        return whole, [table.whole] * len(whole)
+    found = [_row(row, table, table.text) for row in zip(*lists, strict=True)]
+    return [data for data, _ in found], [metadata for _, metadata in found]
 
 
-def _row(row: tuple[Any, ...], table: _Table, text: int) -> tuple[bytes, dict[str, Any]]:
+def _row(row: tuple[Any, ...], table: _Table, text: int) -> rows.Row:
     if row[text]:
         told = list(map(list, zip(table.names, table.types, row, strict=True)))
         told[text].pop()
