@@ -5,9 +5,10 @@
 FOLDER holds the files that `benchmarks.cases` names. One table: PSNR over what was held out (peak = max - min of the
 whole truth), SSIM there, bits per byte of those who say how likely a byte is (of ours the network alone; nothing where
 the truth is not in the corpus), and for text the share of bytes right. Ours plans to train for ``--seconds``, and each
-network gets as many as it took, one after the other, on the same threads; scikit-image's inpainting is ended after as many. The seconds in the table are
-those of training, or of all for who does not train. Networks with ``+t`` see the other frames too. Of the scales of the
-Fourier network, each of which got the seconds, the best by the held-out truth is shown: ours has no such choice.
+network gets as many as it took, one after the other, on the same threads; scikit-image's inpainting is ended after as
+many. The seconds in the table are those of training, or of all for who does not train. Networks with ``+t`` see the
+other frames too. Of the scales of the Fourier network, each of which got the seconds, the best by the held-out truth is
+shown: ours has no such choice.
 
 The n-grams are told the true bytes before each byte, also those of the held-out line; ours is told none.
 """

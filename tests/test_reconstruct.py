@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from aunn_data.corpus import Corpus
+from aunn_data.errors import RequestError
 from aunn_data.registry import Holdout
 from aunn_model.training import Settings
 from pipelines import runs
 from pipelines.figures import summary
 from pipelines.reconstruct import reconstruct
-from pipelines.restored import write
+from pipelines.restored import write, write_preview
 from pipelines.runs import Run
-from pipelines.targets import holdout_targets, region_targets, span_targets
+from pipelines.targets import holdout_targets, missing_targets, preview, region_targets, span_targets
 from tests.corpora import append, smooth, text, volume
 
 SETTINGS = Settings(width=16, layers=2, batch=64, steps=1, precision="float32")
@@ -34,13 +35,13 @@ def corpus(tmp_path):
     return corpus
 
 
-def judged(corpus, target):
+def judged(corpus, target, observed="overwrite"):
     held = tuple(
         (h.holdout, h.record, corpus.entries.named(h.record).geometry.format_region(h.region))
         for h in corpus.holdouts()
     )
     run = Run(str(corpus.path), corpus.version, 32, held, SETTINGS)
-    return reconstruct(runs.fresh(corpus, SETTINGS).network, corpus, run, target, "overwrite")
+    return reconstruct(runs.fresh(corpus, SETTINGS).network, corpus, run, target, observed)
 
 
 def test_fills_see_no_more_than_the_network_did(corpus):
@@ -121,3 +122,70 @@ def test_records_that_differ_in_suffix_alone_keep_their_own_files(corpus, tmp_pa
         [target] = region_targets(corpus, name, ["y=2:4"])
         files += write(judged(corpus, target), tmp_path / "out")
     assert len(set(files)) == 6
+
+
+def test_what_was_measured_is_not_overwritten(corpus):
+    """A target with observed elements is refused, by name and with the way out; "keep" refuses one of nothing else."""
+    [half] = region_targets(corpus, "a.npy", ["z=11:13"])
+    with pytest.raises(RequestError, match=r"90 of 180 that were observed.*--observed keep"):
+        judged(corpus, half, "refuse")
+    [whole] = region_targets(corpus, "a.npy", ["z=1:3"])
+    with pytest.raises(RequestError, match="180 of 180"):
+        judged(corpus, whole, "keep")
+
+
+def test_what_was_measured_is_kept_if_asked(corpus):
+    """ "keep" fills the held-out half alone: the mask says so, and the measured half has its own values."""
+    [half] = region_targets(corpus, "a.npy", ["z=11:13"])
+    found = judged(corpus, half, "keep")
+    assert found.target.mask[12].all()
+    assert not found.target.mask[11].any()
+    assert (found.filled[11] == found.truth[11]).all()
+    assert found.figures["seen"] == 0
+
+
+def test_all_that_a_source_lacks_can_be_asked_for(corpus):
+    """Missing elements of every record, or of one; a record that lacks nothing is an error."""
+    [target] = missing_targets(corpus)
+    assert (target.entry.record, int(target.mask.sum())) == ("a.npy", 3)
+    assert judged(corpus, missing_targets(corpus, "a.npy")[0], "refuse").figures["elements"] == 3
+    with pytest.raises(RequestError, match="missing elements"):
+        missing_targets(corpus, "b.npy")
+
+
+def test_a_preview_asks_for_every_nth_element_and_writes_a_small_record(corpus, tmp_path):
+    """Stride 2 along z, y and x: an eighth of the work, and a volume of half the edge with the spacing doubled."""
+    [target] = holdout_targets(corpus, "slab")[:1]
+    small = preview(target, 2)
+    assert np.argwhere(small.mask)[:, 0].tolist() == [12] * 25
+    found = judged(corpus, small)
+    path = write_preview(found, tmp_path / "out", 2)
+    written = np.load(path)
+    assert written.shape == (12, 5, 5)
+    assert (written == found.filled[::2, ::2, ::2]).all()
+    assert "preview" in path.name
+
+
+def test_checks_make_intervals_that_are_calibrated(corpus):
+    """With checks the figures say whom they trust and how much of the truth lies within each interval."""
+    figures = judged(corpus, holdout_targets(corpus, "slab")[0]).figures
+    assert figures["calibrated"]
+    assert set(figures["weights"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
+    assert sum(figures["weights"].values()) == pytest.approx(1, abs=0.001)
+    assert figures["weights"]["network"] < 0.5  # it is not trained
+    assert set(figures["coverage"]) >= {"0.50", "0.90", "0.99"}
+    assert figures["psnr_db"] > figures["peers"]["network"]["psnr_db"] + 5
+
+
+def test_without_checks_the_network_is_alone(tmp_path):
+    """A run without checks is pooled with nothing, and says that its intervals are not calibrated."""
+    corpus = Corpus.create(tmp_path / "corpus", 32)
+    append(corpus, volume("a.npy", smooth((24, 9, 10))))
+    corpus.add_holdouts([Holdout("slab", "a.npy", ((12, 14), (0, 9), (0, 10)))])
+    settings = replace(SETTINGS, checks=0.0)
+    run = Run(str(corpus.path), corpus.version, 32, (("slab", "a.npy", "z=12:14,y=0:9,x=0:10"),), settings)
+    [target] = holdout_targets(corpus, "slab")
+    figures = reconstruct(runs.fresh(corpus, settings).network, corpus, run, target).figures
+    assert not figures["calibrated"]
+    assert figures["weights"] is None
+    assert figures["psnr_db"] == figures["peers"]["network"]["psnr_db"]
