@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import charset_normalizer
 import numpy as np
 import zstandard
+from PIL import Image
 from tqdm import tqdm
 
 from aunn_data.corpus import Corpus
@@ -148,11 +149,13 @@ def _sources(folder: Path, corpus: Corpus, of_source: dict[str, str], rows: dict
 
 
 def _module_of(source: Source) -> str:
-    """The format that a source without records would have had."""
+    """The format that a source without records would have had; of a module's several the one its suffix stands for."""
     try:
-        return formats.recognise(source).FORMATS[0]
+        named = formats.recognise(source).FORMATS
     except InputError:
         return "none"
+    by_suffix = Image.registered_extensions().get(source.inner.suffix.lower(), "").lower()
+    return by_suffix if by_suffix in named else named[0]
 
 
 def _timed(row: Row, work: Path) -> None:
@@ -245,8 +248,6 @@ def _data(source: Source) -> bytes:
 
 
 def _pillow(source: Source) -> None:
-    from PIL import Image
-
     Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(_data(source))) as image:
         for frame in range(getattr(image, "n_frames", 1)):

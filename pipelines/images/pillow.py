@@ -193,6 +193,8 @@ def _kept(found: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
     """As JSON types, what is empty or odd dropped, what is too big or was warned of listed in ``left_out``."""
     metadata = {}
     for key, value in found.items():
+        if value is None:
+            continue
         if isinstance(value, bytes) and len(value) > MOST_BYTES:
             left_out.add(f"{key} ({len(value)} bytes)")
         elif (value := _json(value)) in (None, "", [], {}):

@@ -103,10 +103,11 @@ def _minc2(source: Source) -> tuple[Any, Any, dict[str, Any]]:
     if dataset.dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dataset.dtype}")
     check_unpacked(source, dataset.shape, dataset.dtype.itemsize, source.local().stat().st_size)
-    attributes: dict[str, Any] = {}
-    file["minc-2.0"].visititems(lambda name, found: attributes.__setitem__(name, _json(found.attrs)))
+    minc, attributes = MINC2(file), dict[str, Any]()
+    read = {f"dimensions/{name}": vars(dim) for name, dim in zip(minc._dim_names, minc._dims, strict=True)}
+    file["minc-2.0"].visititems(lambda name, found: attributes.__setitem__(name, _json(read.get(name, found.attrs))))
     small = dataset.nbytes < MAPPED_BYTES
-    return MINC2(file), dataset[...] if small else Lazy(source, dataset), attributes
+    return minc, dataset[...] if small else Lazy(source, dataset), attributes
 
 
 def _check_links(source: Source, file: h5py.File, path: str) -> None:

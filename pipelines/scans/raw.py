@@ -67,7 +67,7 @@ def sniff(head: bytes, path: Path) -> bool:
     """Is there a note beside it (in it, where it is a folder)?"""
     if not head and path.is_dir():
         return len(_pairs(path, sorted(entry.name for entry in os.scandir(path) if entry.is_file()))) == 1
-    if path.suffix.lower() not in OTHERS and _says(path.with_name(f"{path.name}.json"), OWN_KEYS):
+    if path.suffix.lower() not in OTHERS and _says(f"{path}.json", OWN_KEYS):
         return True
     return path.suffix.lower() in SUFFIXES and _says(path.with_name(META), VESUVIUS_KEYS)
 
@@ -159,11 +159,11 @@ def _inner(name: str) -> str:
     return compressed.inner_name(Path(name)).name
 
 
-def _says(path: Path, keys: Sequence[str]) -> bool:
+def _says(path: str | Path, keys: Sequence[str]) -> bool:
     if not os.path.exists(path):  # beside most files there is none, and all are asked
         return False
     try:
-        said = json.loads(text_of(path))
+        said = json.loads(text_of(Path(path)))
     except (InputError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and set(keys) <= set(said)

@@ -23,6 +23,7 @@ SIZES = {kind: struct.calcsize("=" + letters) for kind, letters in KINDS.items()
 ASCII, BYTES = 2, (1, 6, 7)
 
 MOST_TAGS = 4096
+MOST_KEPT = 4
 SUB_IFDS = 330
 
 
@@ -64,6 +65,7 @@ class Skeleton:
         self.order = "<" if head.startswith(b"I") else ">"
         self.big = head[2:4] in (b"+\0", b"\0+")
         self.word = 8 if self.big else 4  # bytes of an offset
+        self._first: dict[int, Ifd] = {}  # the first directories are asked for several times
         self._entry = struct.Struct(self.order + ("HHQ8s" if self.big else "HHL4s"))
 
     def bad(self, expected: str, found: str) -> InputError:
@@ -91,6 +93,12 @@ class Skeleton:
 
     def ifd(self, offset: int) -> Ifd:
         """The directory at an offset. InputError if it does not lie in the file whole."""
+        found = self._first.get(offset) or self._parsed(offset)
+        if len(self._first) < MOST_KEPT:
+            self._first[offset] = found
+        return found
+
+    def _parsed(self, offset: int) -> Ifd:
         width = 8 if self.big else 2
         count = self._number(self._read(offset, width))
         if not 0 < count <= MOST_TAGS:

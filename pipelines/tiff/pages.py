@@ -154,7 +154,7 @@ class Pages:
         return Page(ifd, layout, offsets, counts, skeleton.raw(tables) if tables else None, (layout.like, palette))
 
     def _layout(self, ifd: Ifd, where: object) -> Layout:
-        with tifffile.TiffFile(self.path, _multifile=False) as tiff:
+        with tifffile.TiffFile(self.skeleton.file, offset=0, _multifile=False) as tiff:
             page: Any = tiff.pages.first  # has been parsed already
             if page.offset != ifd.offset:
                 tiff.filehandle.seek(ifd.offset)
