@@ -24,6 +24,9 @@ from aunn_model.training import State, named_state
 Tensors = dict[str, dict[str, torch.Tensor]]
 
 
+NOISE = 0.05  # bits, 0.3 dB, by which figures of a few checks differ for no reason
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read, or belongs to another network."""
 
@@ -90,9 +93,11 @@ def _publish(building: Path, target: Path) -> None:
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint of the least figure, the newest where none has one; None if there is no checkpoint."""
+    """The newest checkpoint whose figure is the least, or so near it that the difference says nothing; the newest where
+    none has a figure; None if there is no checkpoint."""
     known = {path: figure for path, figure in figures(folder).items() if figure is not None}
-    return min(known, key=lambda path: known[path]) if known else next(reversed(found(folder)), None)
+    good = [path for path, figure in known.items() if figure <= min(known.values()) + NOISE]
+    return max(good or found(folder), default=None)
 
 
 def figures(folder: Path) -> dict[Path, float | None]:

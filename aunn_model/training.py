@@ -40,7 +40,7 @@ class Settings:
 
     width: int = 256
     layers: int = 4
-    trunk: str = "residual"
+    trunk: str = "plain"
     features: str = "waves"
     batch: int = 2048
     steps: int = 0

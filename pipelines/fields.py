@@ -44,11 +44,16 @@ def fields_of(corpus: Corpus, octave_decay: float, bits: int) -> Fields:
 
 
 def _axes(entry: Entry) -> Axes:
-    """The address bits of each axis, or none where neighbours along an axis need not be alike (text, boards, lists)."""
+    """The address bits of each axis, or none where neighbours along an axis need not be alike (text, boards, lists).
+
+    Channels are no axis but kinds: their bits are told as loudly as those of digit planes and of records. As the
+    shortest of waves they would be learned last, and until then red, green and blue be one grey.
+    """
     geometry: Geometry = entry.geometry
     if geometry.layout == "packed" or entry.modality in ("text", "chess"):
         return ()
-    return tuple(bits for bits in geometry.axis_bits if bits)
+    named = zip(geometry.axes, geometry.axis_bits, strict=True)
+    return tuple(bits for axis, bits in named if bits and axis != "channel")
 
 
 def _tables(

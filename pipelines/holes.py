@@ -1,9 +1,9 @@
 """Holes of records: what is held out or missing; and *checks*, regions like them that are known but left out as well.
 
 Nobody may look into a hole to see how well it was filled. So the run leaves out of its training a small share of what
-it could see, of the same shape as the holes: each hole moved to known places of its record, as rough as its own; where
-it fits nowhere, the same part of whole records alike; where holes are scattered, single elements between them. On the
-checks the run learns when it was best, how to weigh network and classical fills, how far either is to be trusted.
+it could see, of the same shape as the holes: each hole moved to known places of its record; where it fits nowhere, the
+same part of whole records alike; where holes are scattered, single elements between them. On the checks the run learns
+when it was best, how to weigh the network and the classical fills, and how far either is to be trusted.
 
 Legend: S spans, n elements of a mask.
 """
@@ -29,8 +29,6 @@ SPATIAL = frozenset("zyx")
 LARGEST = 1 << 28  # elements of a record that checks are laid in
 SCATTERED = 1024  # holes of a record that are more than this are not moved one by one
 TRIES = 200
-PLACES = 6  # that a hole may be moved to, of which the likest is chosen
-RING = 4  # elements around a hole that tell what kind of place it is
 ROUNDS = 8  # times, at most, that a hole is moved: the more checks, the better they speak for the holes
 ALIKE = 64  # records, at most, in which one pattern of holes is repeated
 
@@ -102,7 +100,7 @@ def checks_of(corpus: Corpus, holdouts: Holdouts, share: float, seed: int) -> li
                 repeated.add(kind)
                 found += alike
                 continue
-        mask = _moved(holes, entry.axes, share, rng, _roughness(corpus, entry, holes))
+        mask = _moved(holes, entry.axes, share, rng)
         if mask.any():
             found.append(Check(entry, mask))
     return found
@@ -146,17 +144,8 @@ def _fits(holes: Mask, axes: Sequence[str], rng: np.random.Generator) -> bool:
     return count > SCATTERED or any(_room(flat, shape, rng) is not None for shape in shapes)
 
 
-def _moved(
-    holes: Mask,
-    axes: Sequence[str],
-    share: float,
-    rng: np.random.Generator,
-    rough: npt.NDArray[np.float64] | None = None,
-) -> Mask:
-    """The holes moved to where everything is known, as many as make up the share; or single elements between them.
-
-    Of several places that a hole could go to it goes where its surroundings are as rough as its own.
-    """
+def _moved(holes: Mask, axes: Sequence[str], share: float, rng: np.random.Generator) -> Mask:
+    """The holes moved to where everything is known, as many as make up the share; or single elements between them."""
     spatial, partial, flat = _flat(holes, axes)
     out, others = np.zeros_like(holes), (1,) * (holes.ndim - len(spatial))
     budget = share * int((~holes).sum())
@@ -168,53 +157,18 @@ def _moved(
         whole[...] = ((rng.random(flat.shape) < share) & ~flat).reshape(flat.shape + others) & frames
         return out
     taken, boxes = flat.copy(), ndimage.find_objects(parts)
-    moves: list[tuple[Mask, Box, list[Box]]] = []  # a piece, where its hole is, where it may go
     for number in np.concatenate([rng.permutation(count) for _ in range(ROUNDS)]):
         here = parts[boxes[number]] == number + 1
         piece = inside[boxes[number]] & here.reshape(here.shape + others)
         piece = _cropped(piece, flat.ndim, budget)
         place = _room(taken, piece.shape[: flat.ndim], rng)
         if place is not None and piece.any():
-            moves.append((piece, boxes[number], [place]))
+            whole[place] |= piece
             taken[place] = True
             budget -= int(piece.sum())
         if budget <= 0:
             break
-    for piece, _, places in moves if rough is not None else ():
-        while len(places) < PLACES and (place := _room(taken, piece.shape[: flat.ndim], rng)):
-            places.append(place)
-            taken[place] = True
-    # No byte of a check has a say in where checks lie: what lies in one, or differs from what does, is not looked at.
-    shown = None if rough is None else np.where(ndimage.binary_dilation(taken), np.nan, rough)
-    for piece, box, places in moves:
-        unlike = [abs(_around(shown, place) - _around(shown, box)) for place in places]
-        whole[places[int(np.argmin(unlike))]] |= piece
     return out
-
-
-def _roughness(corpus: Corpus, entry: Entry, holes: Mask) -> npt.NDArray[np.float64] | None:
-    """How much each element of space differs from its known neighbours; NaN where that is unknown. Quantities only."""
-    if entry.modality in ("text", "chess"):
-        return None
-    spatial = [k for k, axis in enumerate(entry.axes) if axis in SPATIAL] or list(range(holes.ndim))
-    values = np.moveaxis(np.asarray(corpus.record(entry).elements).astype(np.float64), spatial, range(len(spatial)))
-    values = np.where(np.moveaxis(holes, spatial, range(len(spatial))), np.nan, values)
-    with np.errstate(invalid="ignore"):
-        steps = [np.abs(np.diff(values, axis=k, append=np.nan)) for k in range(len(spatial))]
-    every = np.stack(steps).reshape(len(steps), *values.shape[: len(spatial)], -1)
-    known = np.isfinite(every)
-    count = known.sum(axis=(0, -1))
-    total = np.where(known, every, 0).sum(axis=(0, -1))
-    return np.asarray(np.where(count, total / np.maximum(count, 1), np.nan))
-
-
-def _around(rough: npt.NDArray[np.float64] | None, box: Box) -> float:
-    """The logarithm of the mean roughness of what is known in a box and next to it; 0 if nothing is."""
-    if rough is None:
-        return 0.0
-    around = rough[tuple(slice(max(0, edge.start - RING), edge.stop + RING) for edge in box)]
-    known = around[np.isfinite(around)]
-    return float(np.log(known.mean() + 1e-6)) if known.size else 0.0
 
 
 def _cropped(piece: Mask, dims: int, budget: float) -> Mask:

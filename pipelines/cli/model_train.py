@@ -46,7 +46,7 @@ def train(
     A run.toml with every setting and its default:
       width = 256             # of the hidden matrices
       layers = 4              # hidden matrices
-      trunk = "residual"      # pairs of them, or a "plain" perceptron
+      trunk = "plain"         # perceptron, or "residual": pairs of layers
       features = "waves"      # along the axes, or binary "digits"
       batch = 2048            # addresses a step
       steps = 0               # of the run; 0: --steps or --seconds says
