@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from pydicom.tag import Tag
 
 from aunn_data.errors import InputError
 from pipelines.scans.dicom_file import Dicom, kept
@@ -21,6 +22,7 @@ ABOUT = (  # what a reader of the header looks for; all else is in the data set,
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PhotometricInterpretation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "DoseUnits", "Units"),
 )
+ABOUT_TAGS = {keyword: Tag(keyword) for keyword in ABOUT}
 
 
 MOST_HEADERS = 1 << 30  # bytes of all that is kept of one series
@@ -57,8 +59,8 @@ def unpacked(metadata: dict[str, Any]) -> list[tuple[bytes, bytes]]:
 def about(dicoms: Sequence[Dicom]) -> dict[str, Any]:
     """What all files say alike, in words, and how the pixels were stored."""
     first, words = dicoms[0], {}
-    for keyword in ABOUT:
-        stored = {repr(getattr(dicom.dataset.get_item(keyword), "value", None)) for dicom in dicoms[1:] and dicoms}
+    for keyword, tag in ABOUT_TAGS.items():
+        stored = {repr(getattr(dicom.dataset.get_item(tag), "value", None)) for dicom in dicoms[1:] and dicoms}
         if len(stored) < 2 and (value := str(first.dataset.get(keyword) or "")):
             words[keyword] = value[:200]
     mosaic = first.dataset.get((0x0019, 0x100A))

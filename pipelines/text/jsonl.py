@@ -19,9 +19,11 @@ JSON document goes in as plain text.
 """
 
 import codecs
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache, partial
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -33,6 +35,7 @@ import numpy as np
 from aunn_data.errors import InputError
 from aunn_data.record import Record, Records
 from pipelines.source import COPY_BYTES, HEAD_BYTES, Source
+from pipelines.stored import SMALL_BYTES
 from pipelines.text import plain, rows
 
 MODALITY = "text"
@@ -40,6 +43,7 @@ FORMATS = ("jsonl",)
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".ldjson")
 MOST_REFUSED = 10_000
+LITTLE_BYTES = 1 << 20  # of a compressed file
 NESTED_COLUMNS, NESTED = 100, 400  # Python's own parser gives up near 1,000, less what stands on the stack
 LONGEST_INTEGER = 4000  # digits; Python parses no more than 4,300
 CUT = "\x00cut\x00"  # stands for the text while the rest of its line is parsed
@@ -91,15 +95,25 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source) -> Iterator[Record | Records | InputError]:
     """The rows, named ``name#1``, ``name#2``, …; a bad line gives an InputError with its number."""
-    if _several(source):
-        yield from rows.in_blocks(source.name, "jsonl", _rows(source))
+    stream = _stream(source)
+    if _several(source, stream):
+        yield from rows.in_blocks(source.name, "jsonl", _rows(source, stream))
     else:
         yield from plain.read(source)
 
 
-def _rows(source: Source) -> Iterator[rows.Row | InputError]:
+def _stream(source: Source) -> Callable[[], IO[bytes]]:
+    """What opens its bytes. A little compressed file is unpacked once; of a damaged one the rows before go in."""
+    if source.codecs and source.size() <= LITTLE_BYTES:
+        with suppress(InputError):
+            if (data := source.unpacked(SMALL_BYTES)) is not None:
+                return partial(io.BytesIO, data)
+    return source.open
+
+
+def _rows(source: Source, stream: Callable[[], IO[bytes]]) -> Iterator[rows.Row | InputError]:
     refused, guess = 0, None
-    with source.open() as file:
+    with stream() as file:
         for line in _lines(file, source):
             try:
                 row = _row(source, line, guess)
@@ -129,10 +143,10 @@ def write(records: Sequence[Record], path: Path) -> Path:
 # ---- lines ---------------------------------------------------------------------------------------------------------
 
 
-def _several(source: Source) -> bool:
+def _several(source: Source, stream: Callable[[], IO[bytes]]) -> bool:
     """Is it lines of JSON, and not one JSON document that is called so or has a long first line?"""
     first, second = b"", b""
-    with source.open() as file:
+    with stream() as file:
         while not first and (line := file.readline(source.options.limits.max_line)):
             first = line.removeprefix(codecs.BOM_UTF8).strip(BLANK)
         while not second and (line := file.readline(HEAD_BYTES)):
@@ -373,7 +387,9 @@ def _written_so(rest: dict[str, Any], line: str, unicode: bool, compact: bool) -
 
 def _in_order(value: Any) -> bool:
     """Are all columns within this value in alphabetical order, as a header has them?"""
-    return not isinstance(value, dict | list) or _ENCODERS[False, False](value) == _SORTING[False, False](value)
+    if isinstance(value, dict):
+        return list(value) == sorted(value) and all(map(_in_order, value.values()))
+    return not isinstance(value, list) or all(map(_in_order, value))
 
 
 def _exact(line: str) -> Any:
