@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from aunn_model.evaluation import byte_accuracy, normalised_mse, peak_of, psnr_db
 from pipelines import fills
@@ -37,6 +38,58 @@ def test_harmonic_fill_obeys_the_mean_value_property_and_the_maximum_principle()
         around += [filled[z, y, x + d] for d in (-1, 1)]
         assert filled[z, y, x] == pytest.approx(np.mean(around), abs=1e-4)
     assert values.min() <= filled[hole()].min() <= filled[hole()].max() <= values.max()
+
+
+def test_biharmonic_fill_goes_on_with_the_slope_where_harmonic_cannot():
+    """A bowl has a slope at the rim of a hole: a bent plate follows it, a membrane stays flat."""
+    y, x = np.mgrid[0:24, 0:24].astype(np.float64)
+    gone = np.zeros(x.shape, bool)
+    gone[8:15, 7:16] = True
+    bowl = (x - 11) ** 2 + (y - 12) ** 2 + 3 * x
+    found = {name: fills.FILLS[name](np.where(gone, 0, bowl), gone) for name in ("harmonic", "biharmonic")}
+    assert np.abs(found["harmonic"] - bowl).max() > 10
+    assert np.abs(found["biharmonic"] - bowl).max() < 0.25 * np.abs(found["harmonic"] - bowl).max()
+
+
+def test_biharmonic_fill_is_that_of_scikit_image():
+    """The same holes filled by skimage.restoration.inpaint_biharmonic: equal to a hundredth of the range."""
+    restoration = pytest.importorskip("skimage.restoration")
+    values = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(40, 40)), 3)
+    gone = np.zeros(values.shape, bool)
+    gone[10:17, 12:20] = gone[28:31, 5:30] = True
+    ours = fills.biharmonic(np.where(gone, 0, values), gone)
+    theirs = restoration.inpaint_biharmonic(np.where(gone, 0, values), gone)
+    assert np.abs(ours - theirs)[gone].max() < 0.01 * np.ptp(values)
+
+
+def test_a_fitted_frame_undoes_another_contrast():
+    """A frame that is a line of its neighbour comes back exactly through the hole; a copy does not."""
+    one = np.random.default_rng(3).normal(size=(8, 9))
+    values, gone = np.stack([5 - 2 * one, one]), np.zeros((2, 8, 9), bool)
+    gone[0, 2:5, 3:7] = True
+    given = np.where(gone, 0, values)
+    assert np.allclose(fills.fitted_frame(given, gone, ("t", "y", "x")), values)
+    assert not np.allclose(fills.other_frame(given, gone, ("t", "y", "x")), values)
+    assert fills.fitted_frame(given[0], gone[0], ("y", "x")) is None
+
+
+def test_distance_counts_elements_to_what_is_known_in_the_frame():
+    """1 next to a known element, more further in; a frame of which nothing is known is as far as can be."""
+    gone = np.zeros((2, 1, 7), bool)
+    gone[0, 0, 1:6] = gone[1] = True
+    assert fills.distance(gone, ("t", "y", "x"))[0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
+    assert (fills.distance(gone, ("t", "y", "x"))[1] == 7).all()
+
+
+def test_every_fill_that_the_axes_allow_is_made():
+    """A volume has four; one with a time axis its other frames too; huge holes are not bent."""
+    gone = hole()
+    values = np.where(gone, 0, planes(1.0, 2.0, 3.0))
+    assert list(fills.every(values, gone, ("z", "y", "x"))) == ["nearest", "linear", "harmonic", "biharmonic"]
+    series = fills.every(np.stack([values, values]), np.stack([gone, ~gone]), ("t", "z", "y", "x"))
+    assert list(series)[4:] == ["other_frame"]  # there is no place where both are known to fit a line to
+    series = fills.every(np.stack([values, values]), np.stack([gone, gone & False]), ("t", "z", "y", "x"))
+    assert list(series)[4:] == ["other_frame", "fitted_frame"]
 
 
 def test_linear_fill_is_exact_along_the_slices():
