@@ -50,7 +50,7 @@ from aunn_model.network import Network
 from aunn_model.training import Settings, State, begin, best_precision, step
 from pipelines import runs
 from pipelines.batches import Batches
-from pipelines.train import _deterministic
+from pipelines.train import deterministic
 
 BITS = 64
 SIZE = 1 << 20  # bytes to train on
@@ -168,7 +168,7 @@ def ours(corpus: Corpus, settings: Settings, wrap: Callable[[nn.Module], nn.Modu
     if wrap:
         state.forward = wrap(state.network)
     for number in count():
-        with _deterministic():
+        with deterministic():
             step(state, settings, *batches(number))
         yield
 
@@ -301,7 +301,7 @@ def parts(corpus: Corpus, settings: Settings) -> dict[str, float]:
     state.network.embedding.register_forward_hook(lambda *_: marks.pop().__exit__(None, None, None))
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     for profiler in (nullcontext(), profile(activities=kinds)):
-        with profiler as found, _deterministic():
+        with profiler as found, deterministic():
             for number in range(PROFILED):
                 with record_function("whole"):
                     with record_function("part: batch"):

@@ -63,7 +63,7 @@ def train_run(
     With ``seconds`` the number of steps is planned from a measurement and then kept: a resumed run ends with the same
     weights as one that was never stopped. ``on_start`` gets the run, its state and the number of trainable addresses.
     """
-    with _deterministic():
+    with deterministic():
         run, batches, checkup = _begin_or_resume(corpus, folder, settings, seconds)
         state = runs.fresh(corpus, run.settings, run.address_bits)
         if saved := checkpoint.found(folder):
@@ -207,7 +207,8 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
+    """Within it torch does the same sums in the same order every time, or refuses."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
     fill: Any = torch.utils.deterministic
     before = torch.get_deterministic_debug_mode(), fill.fill_uninitialized_memory
