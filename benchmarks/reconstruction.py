@@ -99,7 +99,7 @@ def ours(case: Case, asked: Asked) -> Filled:
         for number, mask in enumerate(case.by_record(corpus, case.asked)):
             if mask.any():
                 found = reconstruct(Target(corpus.entries[number], mask))
-                values[number] = found.filled
+                values[number] = as_stored(found.filled, case.truth.dtype)  # the record's type may be wider
                 figures.append(found.figures)
     told = summary(figures)
     alone, note = told["peers"].get("network", {}).get("psnr_db"), f"{done.state.step} steps"

@@ -27,7 +27,7 @@ LEVELS = np.array([*np.arange(0.05, 0.96, 0.05), 0.98, 0.99])
 LEAST = 50  # checked elements without which nothing can be fitted
 MOST = 50_000  # checked elements that are looked at
 FREEDOM = 4.0  # of Student's t
-USUAL = 0.995  # of the checks have less disagreement than is unusual
+USUAL = 0.997  # of the checks have less disagreement than is unusual
 RIDGE = 1e-3  # pulls towards equal weights, as checks are few
 
 
@@ -160,7 +160,7 @@ def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor, usual: Tensor | Non
     own_n = logit_nE[:, :1] + c * x.log_spread_n[:, None]
     logit_nE = torch.cat([own_n, logit_nE[:, 1:]], dim=1)
     if usual is not None:
-        logit_nE = logit_nE * (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1)[:, None].square()
+        logit_nE = logit_nE * (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1)[:, None] ** 4
     return logit_nE.softmax(1)
 
 
