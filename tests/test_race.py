@@ -138,3 +138,18 @@ def test_readers_and_a_collector_beside_writers(racers, folders, tmp_path):
     assert len(corpus.entries) == len(expected)
     assert corpus.address_bits == 34
     assert verify(corpus, deep=True) == []
+
+
+def test_a_batch_that_is_begun_while_verify_looks_is_no_fault(tmp_path, monkeypatch):
+    """Shards laid down after the list of batches was read are not shards that nobody was given."""
+    corpus = Corpus.create(tmp_path / "corpus", 32)
+    append(corpus, volume("a.npy", smooth((8, 5, 6))))
+    read = corpus.registry.reservations
+
+    def read_just_before_a_writer():
+        found = read()
+        append(Corpus.open(corpus.path), volume("b.npy", smooth((8, 5, 7))))
+        return found
+
+    monkeypatch.setattr(corpus.registry, "reservations", read_just_before_a_writer)
+    assert verify(corpus, deep=True) == []

@@ -131,7 +131,7 @@ def stop_at(corpus, folder, step):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.train.train", lambda *args: train(*args, report_every=0))
+        patch.setattr("pipelines.train.train", lambda *args, every: train(*args, report_every=0, every=every))
         with pytest.raises(KeyboardInterrupt):
             train_run(corpus, folder, SMALL, on_metrics=interrupt)
 
