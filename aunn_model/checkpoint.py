@@ -7,6 +7,7 @@ Of sharded weights it holds one ``shard-…safetensors`` of all of that a proces
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -51,7 +52,8 @@ def save(folder: Path, state: State, keep: int = 2, figure: float | None = None)
     if distributed.leads():
         (building / "state.json").write_text(json.dumps(sealed(said)))
         _publish(building, target)
-        kept = {*found(folder)[-keep:], best(folder)}
+        # The least figure stays too, though a later one within the noise is better: else "best" would creep upwards.
+        kept = {*found(folder)[-keep:], best(folder), best(folder, noise=0)}
         for old in found(folder):
             if old not in kept:
                 _remove(old)
@@ -92,11 +94,11 @@ def _publish(building: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def best(folder: Path) -> Path | None:
+def best(folder: Path, noise: float = NOISE) -> Path | None:
     """The newest checkpoint whose figure is the least, or so near it that the difference says nothing; the newest where
     none has a figure; None if there is no checkpoint."""
     known = {path: figure for path, figure in figures(folder).items() if figure is not None}
-    good = [path for path, figure in known.items() if figure <= min(known.values()) + NOISE]
+    good = [path for path, figure in known.items() if figure <= min(known.values()) + noise]
     return max(good or found(folder), default=None)
 
 
@@ -107,7 +109,7 @@ def figures(folder: Path) -> dict[Path, float | None]:
         try:
             out[path] = unsealed((path / "state.json").read_text()).get("figure")
         except (OSError, ValueError, KeyError):
-            out[path] = None  # who loads it will say what is wrong with it
+            out[path] = -math.inf  # so that it is loaded, and whoever loads it says what is wrong with it
     return out
 
 

@@ -25,7 +25,8 @@ class Log:
     def __init__(self, folder: Path, step: int, tensorboard: bool = False):
         lines = [line for line in read_log(folder) if line["step"] <= step]
         self.last = Metrics(**{f.name: lines[-1][f.name] for f in fields(Metrics)}) if lines else None
-        self.best = min((f for f in checkpoint.figures(folder).values() if f is not None), default=math.inf)
+        known = [f for f in checkpoint.figures(folder).values() if f is not None and math.isfinite(f)]
+        self.best = min(known, default=math.inf)
         self.checks: Found = next((line["checks"] for line in reversed(lines) if "checks" in line), {})
         self._board = _board(folder, step) if tensorboard and distributed.leads() else None
         path = folder / "log.jsonl" if distributed.leads() else Path(os.devnull)

@@ -247,7 +247,7 @@ def _check_checkpoints(bench: Bench, run: Path) -> None:
     for checkpoint in run.glob("checkpoint-*"):
         from safetensors.numpy import load_file
 
-        wanted = {"state.json", "network.safetensors", "muon.safetensors", "adamw.safetensors"}
+        wanted = {"state.json", *(f"{part}.safetensors" for part in ("network", "average", "muon", "adamw"))}
         there = {path.name for path in checkpoint.iterdir()}
         assert there == wanted, f"{checkpoint.name} holds {sorted(there)}"
         assert json.loads((checkpoint / "state.json").read_text())["step"] == int(checkpoint.name.split("-")[1])

@@ -399,6 +399,25 @@ def test_divergence_at_the_command_line_is_exit_2_and_one_line(corpus, tmp_path)
 # ---- checkpoints and the log -------------------------------------------------------------------------------------
 
 
+def test_of_checkpoints_that_are_about_as_good_the_newest_is_loaded(holed, tmp_path, monkeypatch):
+    """Within 0.05 bits of the best figure the later one is taken: a difference that small is noise."""
+    figures = iter([5.0, 4.0, 1.0, 3.0, 1.04, 1.06])
+    monkeypatch.setattr(Checkup, "figure", lambda *_: next(figures))
+    monkeypatch.setattr("pipelines.train.CHECKPOINT_SECONDS", 0.0)
+    train_run(holed, tmp_path / "run", replace(SMALL, steps=6, checks=0.1))
+    assert runs.load(tmp_path / "run", holed, runs.Run.read(tmp_path / "run")).step == 5
+
+
+def test_a_damaged_checkpoint_is_not_passed_over_in_silence(holed, tmp_path):
+    """Though another checkpoint is whole: a flipped bit in the description of one is an error that names it."""
+    train_run(holed, tmp_path / "run", replace(SMALL, steps=8, checks=0.1, keep=8))
+    worst = max(checkpoint.figures(tmp_path / "run").items(), key=lambda item: item[1])[0]
+    said = worst / "state.json"
+    said.write_text(said.read_text().replace('"step"', '"Step"'))
+    with pytest.raises(CorpusError, match=worst.name):
+        runs.load(tmp_path / "run", holed, runs.Run.read(tmp_path / "run"))
+
+
 def test_the_newest_and_the_best_checkpoint_stay_and_the_best_is_loaded(holed, tmp_path, monkeypatch):
     """Of checkups that are best at step 3 of 8, with keep = 2, steps 3, 7 and 8 stay, and the run loads step 3."""
     figures = iter([5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 2.0, 2.0])
