@@ -124,10 +124,8 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
     def surprise(g: Tensor) -> Tensor:
         spread_n = _spread(x, mean_n, g)
         off_n = (truth - mean_n) / spread_n
-        nats_n = spread_n.log() + (FREEDOM + 1) / 2 * torch.log1p(
-            off_n.square() / FREEDOM
-        )  # Student's t, but a constant
-        value: Tensor = nats_n.mean() + 1e-3 * g.square().sum()
+        student_n = (FREEDOM + 1) / 2 * torch.log1p(off_n.square() / FREEDOM)  # but for a constant
+        value: Tensor = (spread_n.log() + student_n).mean() + RIDGE * g.square().sum()
         return value
 
     g = _minimum(surprise, torch.zeros(4, dtype=torch.float64))

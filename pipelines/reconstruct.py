@@ -155,10 +155,7 @@ class Reconstructor:
             truths.append(truth[mask][whole].astype(np.float64))
         if not truths:
             return None
-        joined = [
-            np.concatenate([getattr(o, name) for o in opinions]) for name in ("means_nE", "spread_n", "distance_n")
-        ]
-        return pooling.fit(Opinions(*joined), np.concatenate(truths), settings.seed)
+        return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), settings.seed)
 
 
 def reconstruct(
