@@ -10,6 +10,7 @@ from torch.nn import functional
 from aunn_model.embedding import Digits, Embedding
 
 BYTES = 256
+CODE_NORM = 2**0.5  # what codes add to a first activation before anything is learned
 
 
 class Pair(nn.Module):
@@ -53,6 +54,10 @@ class Network(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.entry = nn.Linear(embedding.features, width)
+        self.codes: nn.Linear | None = None
+        if isinstance(embedding, Embedding) and embedding.codes:
+            self.codes = nn.Linear(embedding.codes, width, bias=False)
+            nn.init.normal_(self.codes.weight, std=CODE_NORM / embedding.codes**0.5)
         if trunk == "residual":
             self.trunk = nn.Sequential(*(Pair(width) for _ in range(layers // 2)), nn.RMSNorm(width))
             self.activation = functional.silu
@@ -69,10 +74,13 @@ class Network(nn.Module):
     def forward(self, addresses_B: Tensor) -> Tensor:
         """(B,) int64 -> (B, V) float32 logits."""
         with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
-            h_BW = self.activation(self.entry(self.embedding(addresses_B)))
-        logits_BV: Tensor = self.exit(self.trunk(h_BW)).float()
+            h_BW = self.entry(self.embedding(addresses_B))
+        if self.codes is not None and isinstance(self.embedding, Embedding):  # apart: bfloat16 costs them nothing
+            h_BW = h_BW + self.codes(self.embedding.parities(addresses_B))
+        logits_BV: Tensor = self.exit(self.trunk(self.activation(h_BW))).float()
         return logits_BV
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The square matrices that Muon orthogonalises the updates of."""
-        return [weight for weight in self.trunk.parameters() if weight.ndim == 2]
+        """The matrices that Muon orthogonalises the updates of."""
+        codes = list(self.codes.parameters()) if self.codes is not None else []
+        return codes + [weight for weight in self.trunk.parameters() if weight.ndim == 2]

@@ -29,19 +29,22 @@ class Settings:
     """What a run is made of; a run.toml has these keys. 0 switches clipping, averaging and checks off.
 
     width, layers: of the hidden matrices. trunk: "residual" pairs or a "plain" perceptron. features: "waves" along the
-    axes or binary "digits". order: how training goes through the addresses (``pipelines.batches``), with ``window``
-    addresses that stay together and ``streams`` places that are read at once; ``repeats`` steps on each batch.
-    fine_share: of a batch, for digits of elements behind the coarsest. schedule: of the learning rates after ``warmup``
-    steps, "linear" or "cosine" to 0, or "wsd": constant, linear to 0 over the last ``cooldown`` of the steps. clip:
-    largest norm of a gradient. ema: horizon of averaged weights as a share of all steps. checks: share of the elements
-    of records with holes that are left out too, to see how well the holes are filled. keep: newest checkpoints. shard:
-    of many devices each holds all weights ("none") or a part of each ("full").
+    axes or binary "digits". codes: number of parities that tell records, and in lists every ``unit`` addresses, apart.
+    order: how training goes through the addresses (``pipelines.batches``), with ``window`` addresses that stay together
+    and ``streams`` places that are read at once; ``repeats`` steps on each batch. fine_share: of a batch, for digits of
+    elements behind the coarsest. schedule: of the learning rates after ``warmup`` steps, "linear" or "cosine" to 0,
+    "wsd": constant, linear to 0 over the last ``cooldown`` of the steps, or "constant". clip: largest norm of a
+    gradient. ema: horizon of averaged weights as a share of all steps. checks: share of the elements of records with
+    holes that are left out too, to see how well the holes are filled. keep: newest checkpoints. shard: of many devices
+    each holds all weights ("none") or a part of each ("full").
     """
 
     width: int = 256
     layers: int = 4
     trunk: str = "plain"
     features: str = "waves"
+    codes: int = 0
+    unit: int = 1
     batch: int = 2048
     steps: int = 0
     seed: int = 0
@@ -54,6 +57,7 @@ class Settings:
     optimizer: str = "muon"
     muon_lr: float = 0.06
     adam_lr: float = 0.01
+    sgd_lr: float = 0.1
     weight_decay: float = 0.01
     schedule: str = "linear"
     warmup: int = 50
@@ -71,8 +75,8 @@ CHOICES = {
     "trunk": ("residual", "plain"),
     "features": ("waves", "digits"),
     "order": ("shuffled", "windows", "serial", "annealed"),
-    "optimizer": ("muon", "adamw"),
-    "schedule": ("linear", "cosine", "wsd"),
+    "optimizer": ("muon", "adamw", "sgd"),
+    "schedule": ("linear", "cosine", "wsd", "constant"),
     "precision": ("auto", "bf16", "float32"),
     "shard": ("none", "full"),
 }
@@ -124,7 +128,10 @@ class DivergedError(FloatingPointError):
 
 
 def begin(network: Network, settings: Settings) -> State:
-    """A state at step 0: Muon on the hidden matrices and AdamW on the rest, or AdamW on all."""
+    """A state at step 0: Muon on the hidden matrices and AdamW on the rest, or AdamW or SGD on all.
+
+    Weights that ask for no gradient stay as they are.
+    """
     average = None
     if settings.ema:
         rate = 1 - min(1.0, 1 / max(1.0, settings.ema * settings.steps))
@@ -135,16 +142,23 @@ def begin(network: Network, settings: Settings) -> State:
 
         for module in (network, *([average.module] if average else [])):
             shard(module)
-    hidden = network.hidden_matrices() if settings.optimizer == "muon" else []
+    return State(network, _optimizers(network, settings), average, sharded=sharded)
+
+
+def _optimizers(network: Network, settings: Settings) -> dict[str, torch.optim.Optimizer]:
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    if settings.optimizer == "sgd":
+        return {"sgd": torch.optim.SGD(learned, lr=settings.sgd_lr)}
+    hidden = [weight for weight in network.hidden_matrices() if weight.requires_grad and settings.optimizer == "muon"]
     ids = {id(weight) for weight in hidden}
-    rest = [weight for weight in network.parameters() if id(weight) not in ids]
+    rest = [weight for weight in learned if id(weight) not in ids]
     decay = 0.0 if hidden else settings.weight_decay
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        "adamw": torch.optim.AdamW(rest, lr=settings.adam_lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
-    }
+    out: dict[str, torch.optim.Optimizer] = {}
+    if rest:
+        out["adamw"] = torch.optim.AdamW(rest, settings.adam_lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
     if hidden:
-        optimizers["muon"] = torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay)
-    return State(network, optimizers, average, sharded=sharded)
+        out["muon"] = torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay)
+    return out
 
 
 def train(
@@ -178,9 +192,10 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
     Of many devices each takes its part of the batch; loss, gradients and error are those of the whole.
     """
     scale = schedule(state.step, settings)
+    rates = {"muon": settings.muon_lr, "adamw": settings.adam_lr, "sgd": settings.sgd_lr}
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = (settings.muon_lr if name == "muon" else settings.adam_lr) * scale
+            group["lr"] = rates[name] * scale
         optimizer.zero_grad()
     with autocast(settings.precision, addresses_B.device):
         logits_BV = state.forward(addresses_B)
@@ -220,6 +235,8 @@ def schedule(step: int, settings: Settings) -> float:
     left = (settings.steps - step) / max(1, settings.steps - warmup)
     if settings.schedule == "cosine":
         return min(up, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+    if settings.schedule == "constant":
+        return min(1.0, up)
     return min(1.0, up, left / settings.cooldown if settings.schedule == "wsd" else left)
 
 

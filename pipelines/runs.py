@@ -89,9 +89,11 @@ def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -
     ``address_bits`` is the width the run was begun with, the corpus' own by default.
     """
     torch.manual_seed(settings.seed)
-    bits = address_bits or corpus.address_bits
-    waves = settings.features == "waves"
-    embedding = Embedding(fields_of(corpus, settings.octave_decay, bits)) if waves else Digits(bits)
+    bits, codes = address_bits or corpus.address_bits, settings.codes
+    if settings.features == "digits":
+        embedding: Embedding | Digits = Digits()
+    else:
+        embedding = Embedding(fields_of(corpus, settings.octave_decay, bits, codes > 0, settings.unit), codes)
     network = Network(embedding, settings.width, settings.layers, settings.trunk)
     if not distributed.shards(settings.shard):  # whose parts find their devices one layer after another
         network = network.to(device())

@@ -34,7 +34,7 @@ from pipelines.metrics import Found, Log
 from pipelines.runs import Run
 
 CHECKPOINT_SECONDS = 60.0
-POSITIVE = ("width", "layers", "batch", "window", "streams", "repeats", "keep", "cooldown")
+POSITIVE = ("width", "layers", "unit", "batch", "window", "streams", "repeats", "keep", "cooldown")
 SHARES = ("fine_share", "ema", "checks", "cooldown")
 
 

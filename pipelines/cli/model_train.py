@@ -48,6 +48,8 @@ def train(
       layers = 4              # hidden matrices
       trunk = "plain"         # perceptron, or "residual": pairs of layers
       features = "waves"      # along the axes, or binary "digits"
+      codes = 0               # parities that tell records apart, for learning by heart
+      unit = 1                # addresses of a list that codes do not tell apart
       batch = 2048            # addresses a step
       steps = 0               # of the run; 0: --steps or --seconds says
       seed = 0                # of the weights and the order of the batches
@@ -57,11 +59,12 @@ def train(
       repeats = 1             # steps on each batch
       value_weight = 20.0     # of the squared error of expected bytes that are quantities
       fine_share = 0.2        # of a batch, for finer digits; 0: as they come
-      optimizer = "muon"      # or "adamw"
+      optimizer = "muon"      # or "adamw", "sgd"
       muon_lr = 0.06          # learning rate of the hidden matrices
       adam_lr = 0.01          # of all other weights
+      sgd_lr = 0.1            # of all weights with "sgd"
       weight_decay = 0.01     # of what muon steps; of all with "adamw"
-      schedule = "linear"     # to 0, or "cosine", or "wsd": flat, then to 0
+      schedule = "linear"     # to 0; "cosine"; "wsd": flat, then to 0; "constant"
       warmup = 50             # steps in which the rates rise
       cooldown = 0.2          # share of the steps in which "wsd" falls
       clip = 0.0              # largest norm of a gradient; 0: any
