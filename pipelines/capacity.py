@@ -17,6 +17,7 @@ import zstandard
 from aunn_data import spans
 from aunn_data.corpus import Corpus
 from aunn_data.sampling import trainable
+from aunn_data.spans import Spans
 from aunn_model.network import Network
 from aunn_model.training import bits_per_byte, parameters
 from pipelines.holes import checks_of, spans_of
@@ -57,7 +58,12 @@ def rounded(network: Network) -> Network:
 
 
 def trained_on(corpus: Corpus, run: Run) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """(N,) addresses that a run was trained on, and the bytes there; what was held out since is not among them."""
-    checks = spans_of(checks_of(corpus, run.holdouts, run.settings.checks, run.settings.seed))
-    spans_S = spans.difference(trainable(corpus), checks)
+    """(N,) addresses that a run was trained on, and the bytes there."""
+    spans_S = trained_spans(corpus, run)
     return spans.addresses(spans_S), corpus.gather(spans_S)
+
+
+def trained_spans(corpus: Corpus, run: Run) -> Spans:
+    """(S, 2) addresses that a run was trained on; what was held out since is not among them."""
+    checks = spans_of(checks_of(corpus, run.holdouts, run.settings.checks, run.settings.seed))
+    return spans.difference(trainable(corpus), checks)

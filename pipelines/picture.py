@@ -1,12 +1,16 @@
-"""A picture of a reconstruction for people: given | predicted | truth | error | uncertainty."""
+"""Pictures for people: of a reconstruction, given | predicted | truth | error | uncertainty; of what goes on, given |
+next 1 | next 2 …"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aunn_data.record import Record
 from pipelines.figures import categorical
 from pipelines.holes import SPATIAL
 from pipelines.reconstruct import Reconstruction
@@ -22,6 +26,33 @@ def draw(found: Reconstruction, path: Path) -> Path:
     return path
 
 
+def draw_next(record: Record, panels: Sequence[tuple[str, npt.NDArray[Any]]], path: Path) -> Path:
+    """Writes titled arrays on the grid of a record side by side as PNG: the first is what was given; of volumes the
+    slices through their middle, of games a board each."""
+    geometry = record.header.geometry
+    boards = record.header.modality == "chess"
+    middle = np.array(geometry.shape) // 2
+    views: list[tuple[str, Any]] = [("", ())] if boards else _views(geometry.axes, geometry.shape, middle)
+    low, high = (0.0, 1.0) if boards else _limits(panels[0][1])
+    rows = [[panel if boards else _image(panel, cut) for _, panel in panels] for _, cut in views]
+    heights = [2.9 * float(np.clip(_tall(row[0]), 0.2, 1.4)) for row in rows]
+    figure = Figure(figsize=(2.9 * len(panels), 0.5 + sum(heights)), layout="constrained")
+    axes = figure.subplots(len(rows), len(panels), squeeze=False, height_ratios=heights)
+    for line, row, (title, _) in zip(axes, rows, views, strict=True):
+        for axis, image in zip(line, row, strict=True):
+            if boards:
+                _draw_board(axis, image, np.zeros(image.shape, np.bool_))
+                continue
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.imshow(np.clip((image - low) / (high - low), 0, 1), cmap="gray", vmin=0, vmax=1)
+        line[0].set_ylabel(title)
+    for axis, (title, _) in zip(axes[0], panels, strict=True):
+        axis.set_title(title)
+    figure.savefig(path, dpi=110, facecolor="white")
+    return path
+
+
 def figure_of(found: Reconstruction) -> Figure:
     """Slices of volumes, the whole of images, boards of games, a passage of texts."""
     entry = found.target.entry
@@ -33,16 +64,18 @@ def figure_of(found: Reconstruction) -> Figure:
 
 
 def _slices(found: Reconstruction) -> Figure:
-    views = _views(found)
-    heights = [max(0.8, 2.9 * min(1.4, _tall(_image(found, found.truth, cut)))) for _, cut in views]
+    points = np.argwhere(found.target.mask)
+    centre = points[np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))]
+    views = _views(found.target.entry.axes, found.truth.shape, centre)
+    heights = [max(0.8, 2.9 * min(1.4, _tall(_image(found.truth, cut)))) for _, cut in views]
     figure = Figure(figsize=(3.1 * len(COLUMNS), 1.0 + sum(heights)), layout="constrained")
     axes = figure.subplots(len(views), len(COLUMNS), squeeze=False, height_ratios=heights)
     low, high = _limits(found.truth)
     error = np.abs(found.filled.astype(np.float64) - found.truth.astype(np.float64))
     error_top = max(float(np.nanpercentile(error[found.target.mask], 99)), 1e-12)
     for row, (title, cut) in zip(axes, views, strict=True):
-        given = np.ma.masked_array(_image(found, found.truth, cut), mask=_image(found, ~found.known, cut))
-        panels = (given, *(_image(found, a, cut) for a in (found.filled, found.truth, error, found.uncertainty)))
+        given = np.ma.masked_array(_image(found.truth, cut), mask=_image(~found.known, cut))
+        panels = (given, *(_image(a, cut) for a in (found.filled, found.truth, error, found.uncertainty)))
         for axis, panel, name in zip(row, panels, COLUMNS, strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
@@ -68,13 +101,12 @@ def _slices(found: Reconstruction) -> Figure:
     return figure
 
 
-def _views(found: Reconstruction) -> list[tuple[str, tuple[Any, ...]]]:
-    """Up to three orthogonal slices through the element of the prediction that lies most in the middle of it."""
-    axes, mask = found.target.entry.axes, found.target.mask
-    points = np.argwhere(mask)
-    centre = points[np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))]
+def _views(
+    axes: Sequence[str], shape: Sequence[int], centre: npt.NDArray[np.int64]
+) -> list[tuple[str, tuple[Any, ...]]]:
+    """Up to three orthogonal slices through an element, of a reconstruction that in the middle of what is predicted."""
     spatial = [k for k, axis in enumerate(axes) if axis in SPATIAL] or list(range(len(axes)))[-2:]
-    channel = [k for k, axis in enumerate(axes) if axis == "channel" and mask.shape[k] in (3, 4)]
+    channel = [k for k, axis in enumerate(axes) if axis == "channel" and shape[k] in (3, 4)]
     views = []
     for fixed in spatial if len(spatial) > 2 else [None]:
         shown = [k for k in spatial if k != fixed][-2:]
@@ -84,7 +116,7 @@ def _views(found: Reconstruction) -> list[tuple[str, tuple[Any, ...]]]:
     return views
 
 
-def _image(found: Reconstruction, array: npt.NDArray[Any], cut: tuple[Any, ...]) -> npt.NDArray[Any]:
+def _image(array: npt.NDArray[Any], cut: tuple[Any, ...]) -> npt.NDArray[Any]:
     """The slice as (rows, columns) or (rows, columns, 3)."""
     piece = np.asarray(array[cut])
     if piece.ndim == 1:
@@ -115,16 +147,20 @@ def _boards(found: Reconstruction) -> Figure:
     for row, ply in zip(axes, plies, strict=True):
         given = np.where(found.known[ply], found.truth[ply], ord("."))
         for axis, board, name in zip(row, (given, found.filled[ply], found.truth[ply]), COLUMNS[:3], strict=True):
-            axis.imshow((np.indices((8, 8)).sum(axis=0) + 1) % 2, cmap="YlOrBr", vmin=0, vmax=5)
-            for (rank, file), piece in np.ndenumerate(board):
-                wrong = name == "predicted" and piece != found.truth[ply, rank, file]
-                glyph = "×" if wrong and piece == ord(".") else GLYPHS.get(chr(piece), "?")
-                axis.text(file, rank, glyph, ha="center", va="center", fontsize=17, color=UNKNOWN if wrong else "black")
-            axis.set(xticks=range(8), xticklabels=list("abcdefgh"), yticks=range(8), yticklabels=range(1, 9))
-            axis.invert_yaxis()
+            _draw_board(axis, board, (board != found.truth[ply]) & (name == "predicted"))
             axis.set_title(f"{name}, ply {ply}" if name != "given" or found.known[ply].any() else "not given")
     figure.suptitle(_title(found))
     return figure
+
+
+def _draw_board(axis: Axes, board_RF: npt.NDArray[np.uint8], wrong_RF: npt.NDArray[np.bool_]) -> None:
+    axis.imshow((np.indices((8, 8)).sum(axis=0) + 1) % 2, cmap="YlOrBr", vmin=0, vmax=5)
+    for (rank, file), piece in np.ndenumerate(board_RF):
+        wrong = bool(wrong_RF[rank, file])
+        glyph = "×" if wrong and piece == ord(".") else GLYPHS.get(chr(piece), "?")
+        axis.text(file, rank, glyph, ha="center", va="center", fontsize=17, color=UNKNOWN if wrong else "black")
+    axis.set(xticks=range(8), xticklabels=list("abcdefgh"), yticks=range(8), yticklabels=list("12345678"))
+    axis.invert_yaxis()
 
 
 def _passage(found: Reconstruction, width: int = 96, lines: int = 12) -> Figure:

@@ -38,7 +38,7 @@ def picture_name(entry: Entry) -> str:
 def file_name(entry: Entry) -> str:
     """The file name of one record of a source: game 7 of games.pgn is games#7.pgn."""
     number = entry.record.removeprefix(entry.source).replace("::", "#").replace("/", "_")
-    stem, suffix = _split(entry.source)
+    stem, suffix = stem_and_suffix(entry.source)
     return f"{stem}{number}{suffix}"
 
 
@@ -51,7 +51,7 @@ def write_preview(found: Reconstruction, folder: Path, stride: int) -> Path:
     small = found.filled[tuple(slice(None, None, step) for step in steps)]
     spacing = geometry.spacing and tuple(size * step for size, step in zip(geometry.spacing, steps, strict=True))
     coarse = Geometry(small.dtype.str, geometry.axes, small.shape, spacing=spacing, units=geometry.units)
-    stem, suffix = _split(file_name(entry))
+    stem, suffix = stem_and_suffix(file_name(entry))
     format, suffix = ("png", ".png") if record.header.modality == "image" else ("npy", ".npy")
     header = replace(record.header, format=format, geometry=coarse, metadata={})
     path = path_below(folder, f"{stem}.preview{suffix}", overwrite=True)
@@ -61,7 +61,7 @@ def write_preview(found: Reconstruction, folder: Path, stride: int) -> Path:
 def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: Path) -> Path:
     """An array on the record's grid: NIfTI beside a NIfTI or another scan, PNG or TIFF beside an image, else .npy."""
     header, known = found.record.header, found.record.header.geometry
-    axes, format, (stem, suffix) = known.axes, header.format, _split(path.name)
+    axes, format, (stem, suffix) = known.axes, header.format, stem_and_suffix(path.name)
     if header.modality == "image":
         if "channel" in axes:  # one map for all channels
             array = array.sum(axis=axes.index("channel"), dtype=array.dtype)
@@ -89,8 +89,8 @@ def _write_map(found: Reconstruction, what: str, array: npt.NDArray[Any], path: 
     return write_source([record], path.with_name(f"{stem}.{what}{suffix}"))
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Name and suffix, .nii.gz being one suffix."""
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """A file's name and suffix, .nii.gz being one suffix."""
     inner = compressed.inner_name(Path(name)).as_posix()
     stem = inner.removesuffix(Path(inner).suffix)
     return stem, name.removeprefix(stem)

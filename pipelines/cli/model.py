@@ -8,6 +8,7 @@ VERBS = {
     "train": "Train on all bytes of the corpus that are not held out",
     "evaluate": "Say how well a run knows a holdout, beside what classical fills make of it",
     "reconstruct": "Fill a holdout, a region or a span of addresses with what the network predicts",
+    "continue": "Say what comes next: after the corpus, after a record, or at any address below 2^63",
     "report": "Write one HTML page about a run: curves, figures beside the fills, slices to look at, calibration",
 }
 
