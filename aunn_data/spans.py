@@ -41,6 +41,11 @@ def difference(spans_S: Spans, minus_T: Spans) -> Spans:
     return joined(np.stack([ends[:-1][kept], ends[1:][kept]], axis=1))
 
 
+def intersection(spans_S: Spans, other_T: Spans) -> Spans:
+    """The addresses that are in both."""
+    return difference(spans_S, difference(spans_S, other_T)) if len(other_T) else NONE
+
+
 def size(spans_S: Spans) -> int:
     """Number of addresses."""
     return int((spans_S[:, 1] - spans_S[:, 0]).sum())

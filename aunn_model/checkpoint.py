@@ -150,7 +150,7 @@ def _of_shards(said: dict[str, Any]) -> bool:
 def _read(path: Path, said: dict[str, Any], state: State) -> Tensors:
     """The tensors of a checkpoint of whole ones, which a sharded state takes its parts of."""
     names = [*_modules(state), *state.optimizers]
-    tensors = {name: tensors_of(_checked(path / f"{name}.safetensors", said)) for name in names}
+    tensors = {name: tensors_of(checked(path / f"{name}.safetensors", said)) for name in names}
     if not state.sharded:
         return tensors
     from aunn_model import sharding
@@ -204,7 +204,8 @@ def unsealed(text: str) -> dict[str, Any]:
     return said
 
 
-def _checked(path: Path, said: dict[str, Any]) -> bytes:
+def checked(path: Path, said: dict[str, Any]) -> bytes:
+    """The bytes of a file whose SHA-256 ``said["files"]`` has. ValueError if they are others."""
     data = path.read_bytes()
     if _sha256(data) != said["files"][path.name]:
         raise ValueError(f"{path.name} is not what was written: its SHA-256 is another")

@@ -51,8 +51,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.codes = codes
         self.features = ADDRESS_BITS + 2 * fields.wave_gain_CK.shape[1]
-        for name, value in fields.__dict__.items():
-            self.register_buffer(name, value)
+        self.read(fields)
         self.register_buffer("shifts_A", torch.arange(ADDRESS_BITS), persistent=False)
         self.register_buffer("masks_AP", torch.randint(0, 2, (ADDRESS_BITS, codes)).float())
         self.starts_R: Tensor
@@ -65,6 +64,12 @@ class Embedding(nn.Module):
         self.quantities_C: Tensor
         self.masks_AP: Tensor
         self.shifts_A: Tensor
+
+    def read(self, fields: Fields) -> None:
+        """Reads addresses so from now on; the features of addresses that the fields leave alone stay what they were."""
+        device = self.masks_AP.device if "masks_AP" in self._buffers else None
+        for name, value in fields.__dict__.items():
+            self.register_buffer(name, value.to(device))
 
     def quantities(self, addresses_B: Tensor) -> Tensor:
         """(B,) bool: are the bytes there digits of quantities?"""

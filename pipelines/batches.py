@@ -31,8 +31,9 @@ AHEAD = 64  # steps drawn together for a GPU, which is not to wait for their add
 class Batches:
     """(addresses_B int64, bytes_B uint8) of a step, from all trainable bytes, which lie on the device.
 
-    ``without`` are addresses to leave out beside those held out. ``part`` = (number, of) is this device's part of every
-    batch. RequestError if there is nothing to train on, or batches cannot be shared out.
+    ``without`` are addresses to leave out beside those held out, ``within`` those to keep to, by default all. ``part``
+    = (number, of) is this device's part of every batch. RequestError if there is nothing to train on, or batches cannot
+    be shared out.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class Batches:
         device: torch.device,
         without: Spans = spans.NONE,
         part: tuple[int, int] = (0, 1),
+        within: Spans | None = None,
     ):
         self.settings, self.device, self.part = settings, device, part
         self.spans = spans.difference(trainable(corpus), without) if len(without) else trainable(corpus)
+        if within is not None:
+            self.spans = spans.intersection(self.spans, within)
         if not len(self.spans):
             raise RequestError(
                 corpus.name, expected="bytes to train on", found="none", remedy="ingest something that is not held out"
@@ -90,7 +94,7 @@ class Batches:
 
 def _sampler(corpus: Corpus, spans_S: Spans, settings: Settings) -> Sampler | Mixed:
     fine_S = _fine(corpus) if settings.fine_share else spans.NONE
-    fine_S = spans.difference(fine_S, spans.difference(fine_S, spans_S)) if len(fine_S) else fine_S
+    fine_S = spans.intersection(fine_S, spans_S)
     coarse_S = spans.difference(spans_S, fine_S) if len(fine_S) else spans_S
     if not len(fine_S) or not len(coarse_S):
         return Sampler(spans_S, settings.seed, _order(spans.size(spans_S), settings, settings.batch))

@@ -3,7 +3,7 @@
 Legend: P digit planes, n predicted elements, E experts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,13 @@ class _Views:
 
 
 class Reconstructor:
-    """Reconstructs targets of one run; what is fitted to the checks of one kind of record is kept for the next."""
+    """Reconstructs targets of one run; what is fitted to the checks of one kind of record is kept for the next.
 
-    def __init__(self, network: Network, corpus: Corpus, run: Run):
-        self.network, self.corpus, self.run = network, corpus, run
+    ``checks`` are what the network was not trained on beside the holes, by default those of the run.
+    """
+
+    def __init__(self, network: Network, corpus: Corpus, run: Run, checks: Sequence[Check] | None = None):
+        self.network, self.corpus, self.run, self.checks = network, corpus, run, checks
         self._checks: dict[object, list[Check]] | None = None
         self._pools: dict[object, Pool | None] = {}
 
@@ -140,7 +143,9 @@ class Reconstructor:
         settings = self.run.settings
         if self._checks is None:
             self._checks = {}
-            for check in checks_of(self.corpus, self.run.holdouts, settings.checks, settings.seed):
+            if self.checks is None:
+                self.checks = checks_of(self.corpus, self.run.holdouts, settings.checks, settings.seed)
+            for check in self.checks:
                 self._checks.setdefault((check.entry.modality, check.entry.geometry.kind), []).append(check)
         opinions, truths = [], []
         for check in self._checks.get(kind[:2], []):

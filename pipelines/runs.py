@@ -3,8 +3,9 @@
 ``run.json`` (written once, before the first step), ``log.jsonl`` (a line of metrics a second), ``checkpoint-<step>/``.
 """
 
+import dataclasses
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import CorpusError, RequestError
 from aunn_data.store import Folder
 from aunn_model import checkpoint, distributed
-from aunn_model.embedding import Digits, Embedding
+from aunn_model.embedding import Digits, Embedding, Fields
 from aunn_model.network import Network
 from aunn_model.training import Settings, State, begin
 from pipelines.fields import fields_of
@@ -89,24 +90,35 @@ def fresh(corpus: Corpus, settings: Settings, address_bits: int | None = None) -
     ``address_bits`` is the width the run was begun with, the corpus' own by default.
     """
     torch.manual_seed(settings.seed)
-    bits, codes = address_bits or corpus.address_bits, settings.codes
-    if settings.features == "digits":
-        embedding: Embedding | Digits = Digits()
-    else:
-        embedding = Embedding(fields_of(corpus, settings.octave_decay, bits, codes > 0, settings.unit), codes)
-    network = Network(embedding, settings.width, settings.layers, settings.trunk)
+    network = Network(_embedding(corpus, settings, address_bits), settings.width, settings.layers, settings.trunk)
     if not distributed.shards(settings.shard):  # whose parts find their devices one layer after another
         network = network.to(device())
     return begin(network, settings)
 
 
-def load(folder: Path, corpus: Corpus, run: Run) -> State:
+def _embedding(corpus: Corpus, settings: Settings, address_bits: int | None) -> Embedding | Digits:
+    if settings.features == "digits":
+        return Digits()
+    return Embedding(fields(corpus, settings, address_bits or corpus.address_bits), settings.codes)
+
+
+def fields(corpus: Corpus, settings: Settings, address_bits: int, top: int | None = None) -> Fields:
+    """How a network of these settings reads a corpus; ``top`` is where the addresses end that it learned."""
+    return fields_of(corpus, settings.octave_decay, address_bits, settings.codes > 0, settings.unit, top)
+
+
+def best(folder: Path) -> Path:
     """The checkpoint of a run that filled its checks best, or its newest. RequestError if there is none yet."""
     saved = checkpoint.best(folder)
     if saved is None:
         raise RequestError(folder, expected="a checkpoint", found="none yet", remedy="run `aunn-model train` again")
+    return saved
+
+
+def load(folder: Path, corpus: Corpus, run: Run, saved: Path | None = None) -> State:
+    """A checkpoint of a run, by default its best."""
     state = fresh(corpus, run.settings, run.address_bits)
-    restore(saved, state)
+    restore(saved or best(folder), state)
     return state
 
 
@@ -125,5 +137,5 @@ def restore(path: Path, state: State) -> None:
 
 def settings_of(table: dict[str, Any]) -> Settings:
     """Settings from a run.toml's keys, whose kinds are those of the defaults."""
-    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(Settings)}
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in dataclasses.fields(Settings)}
     return Settings(**{name: kinds[name](value) for name, value in table.items()})

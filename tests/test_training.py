@@ -272,7 +272,7 @@ def test_a_gradient_is_clipped_to_its_largest_norm_before_the_optimiser_sees_it(
         network = tiny()
         with torch.no_grad():
             network.exit.weight *= gain
-        settings = replace(PLAIN, steps=1, warmup=0, adam_lr=1.0, clip=clip)
+        settings = replace(PLAIN, steps=1, warmup=0, sgd_lr=1.0, clip=clip)
         before = [weight.detach().clone() for weight in network.parameters()]
         step(State(network, {"sgd": torch.optim.SGD(network.parameters(), lr=1.0)}), settings, *BATCH)
         steps.append(moved(network, before).double())

@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
 from pipelines import capacity as kept
-from pipelines import runs
 from pipelines.cli.common import bar, output_options, print_json, table
 from pipelines.figures import summary
 from pipelines.reconstruct import Reconstruction, Reconstructor
+from pipelines.snapshots import Opened, opened
 from pipelines.targets import Target, holdout_targets
 
 run_corpus_option = click.option(
@@ -21,15 +20,27 @@ run_corpus_option = click.option(
     envvar="AUNN_CORPUS",
     help="Folder of the corpus, if it has moved since the training.",
 )
+with_option = click.option(
+    "--with", "with_", multiple=True, metavar="NAME", help="A snapshot of `condition` to put on the run. Repeatable."
+)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--holdout", help="Name of the holdout.")
 @click.option("--capacity", is_flag=True, help="How much of what it was trained on the network holds, for its size.")
+@with_option
 @run_corpus_option
 @output_options
-def evaluate(run: Path, holdout: str | None, capacity: bool, corpus: str | None, as_json: bool, quiet: bool) -> None:
+def evaluate(
+    run: Path,
+    holdout: str | None,
+    capacity: bool,
+    with_: tuple[str, ...],
+    corpus: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Say how well a run knows a holdout, beside what classical fills make of it.
 
     With --capacity, how much of what it was trained on its weights hold, beside compressors.
@@ -41,17 +52,15 @@ def evaluate(run: Path, holdout: str | None, capacity: bool, corpus: str | None,
     """
     if not holdout and not capacity:
         raise RequestError("evaluate", expected="--holdout or --capacity", found="neither", remedy="name a holdout")
-    said = runs.Run.read(run)
-    opened = said.open_corpus(corpus)
+    known = opened(run, with_, corpus)
     found: dict[str, Any] = {"run": str(run)}
     lines = []
     if holdout:
-        figures = judge(run, opened, holdout_targets(opened, holdout), quiet or as_json, "overwrite")
+        figures = judge(known, holdout_targets(known.corpus, holdout), quiet or as_json, "overwrite")
         found |= {"holdout": holdout, **summary(figures)}
         lines.append(figures_table(found))
     if capacity:
-        network = runs.load(run, opened, said).best
-        found["capacity"] = kept.capacity(network, *kept.trained_on(opened, said))
+        found["capacity"] = kept.capacity(known.network, *kept.trained_on(known.corpus, known.run))
         lines.append(capacity_table(found["capacity"]))
     if as_json:
         print_json(found)
@@ -60,16 +69,14 @@ def evaluate(run: Path, holdout: str | None, capacity: bool, corpus: str | None,
 
 
 def judge(
-    run: Path,
-    corpus: Corpus,
+    known: Opened,
     targets: Sequence[Target],
     quiet: bool,
     observed: str,
     on_record: Callable[[Reconstruction], object] = lambda found: None,
 ) -> list[dict[str, Any]]:
     """The figures of each target, behind a bar of predicted bytes."""
-    said = runs.Run.read(run)
-    reconstruct = Reconstructor(runs.load(run, corpus, said).best, corpus, said)
+    reconstruct = Reconstructor(known.network, known.corpus, known.run, known.checks)
     figures = []
     total = sum(int(t.mask.sum()) * t.entry.geometry.planes for t in targets)
     with bar(total, "byte", quiet, "predict") as progress:

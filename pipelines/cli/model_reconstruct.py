@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from aunn_data.corpus import Corpus
-from pipelines import runs, targets
+from pipelines import targets
 from pipelines.cli.common import output_options, parse_span, print_json
-from pipelines.cli.model_evaluate import figures_table, judge, run_corpus_option
+from pipelines.cli.model_evaluate import figures_table, judge, run_corpus_option, with_option
 from pipelines.figures import summary
 from pipelines.picture import draw
 from pipelines.reconstruct import OBSERVED, Reconstruction
 from pipelines.restored import picture_name, write, write_preview
+from pipelines.snapshots import opened
 from pipelines.targets import Target
 
 MOST_PICTURES = 24
@@ -34,6 +35,7 @@ MOST_PICTURES = 24
 )
 @click.option("--stride", type=click.IntRange(min=2), help="Only a coarse preview: every Nth element along each axis.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reconstruction"), show_default=True)
+@with_option
 @run_corpus_option
 @output_options
 def reconstruct(
@@ -46,6 +48,7 @@ def reconstruct(
     observed: str,
     stride: int | None,
     out: Path,
+    with_: tuple[str, ...],
     corpus: str | None,
     as_json: bool,
     quiet: bool,
@@ -62,8 +65,8 @@ def reconstruct(
       aunn-model reconstruct run --record brain.nii.gz --region z=8:12,y=0:64,x=:
       aunn-model reconstruct run --missing --stride 8 --out first-look
     """
-    opened = runs.Run.read(run).open_corpus(corpus)
-    asked = _targets(opened, holdout, record, regions, span, missing)
+    known = opened(run, with_, corpus)
+    asked = _targets(known.corpus, holdout, record, regions, span, missing)
     asked = [targets.preview(target, stride) for target in asked] if stride else asked
     files: list[Path] = []
 
@@ -76,7 +79,7 @@ def reconstruct(
         if len(files) <= 4 * MOST_PICTURES:
             files.append(draw(found, written[0].with_name(picture_name(found.target.entry))))
 
-    figures = judge(run, opened, asked, quiet or as_json, observed, on_record)
+    figures = judge(known, asked, quiet or as_json, observed, on_record)
     found = {"run": str(run), "holdout": holdout, **summary(figures), "files": [str(path) for path in files]}
     report = out / "report.json"
     report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
