@@ -6,6 +6,7 @@ from pipelines.cli.common import Verbs
 
 VERBS = {
     "train": "Train on all bytes of the corpus that are not held out",
+    "condition": "Tell a run something new by a few gradient steps, and predict what follows",
     "evaluate": "Say how well a run knows a holdout, beside what classical fills make of it",
     "reconstruct": "Fill a holdout, a region or a span of addresses with what the network predicts",
     "continue": "Say what comes next: after the corpus, after a record, or at any address below 2^63",
