@@ -7,12 +7,12 @@ import click
 from tqdm import tqdm
 
 from aunn_model.continuation import Choice
-from pipelines import runs
 from pipelines.capacity import trained_spans
 from pipelines.cli.common import bar, output_options, print_json
-from pipelines.cli.model_evaluate import run_corpus_option
+from pipelines.cli.model_evaluate import run_corpus_option, with_option
 from pipelines.continuation import RATE, Asked, Lengths, asked, feeding, go_on, seen
 from pipelines.continued import written
+from pipelines.snapshots import opened
 
 
 @click.command("continue")
@@ -35,6 +35,7 @@ from pipelines.continued import written
 )
 @click.option("--lr", type=click.FloatRange(min=0), default=RATE, show_default=True, help="Rate of --feed-back.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("continuation"), show_default=True)
+@with_option
 @run_corpus_option
 @output_options
 def go_on_from(
@@ -53,6 +54,7 @@ def go_on_from(
     optimizer: str,
     lr: float,
     out: Path,
+    with_: tuple[str, ...],
     corpus: str | None,
     as_json: bool,
     quiet: bool,
@@ -72,19 +74,17 @@ def go_on_from(
     """
     if samples > 1 and not temperature:
         raise click.UsageError("--samples needs --temperature: the likeliest bytes are the same each time")
-    said = runs.Run.read(run)
-    opened = said.open_corpus(corpus)
-    network = runs.load(run, opened, said).best
-    places = asked(opened, after, at, Lengths(count, blocks, plies), samples)
+    known = opened(run, with_, corpus)
+    places = asked(known.corpus, after, at, Lengths(count, blocks, plies), samples, known.end)
     if legal and not any(place.plies for place in places):
         raise click.UsageError("--legal needs a game kept as boards: --after RECORD")
-    choice, settings = Choice(temperature, top_k, seed), feeding(said.settings, optimizer, lr)
-    trained, found = trained_spans(opened, said), []
+    choice, settings = Choice(temperature, top_k, seed), feeding(known.run.settings, optimizer, lr)
+    trained, found = trained_spans(known.corpus, known.run), []
     with bar(sum(len(place.addresses_N) for place in places), "byte", quiet or as_json, "continue") as progress:
         for place, continued in go_on(
-            network, opened, places, choice, None if open_loop else settings, legal, progress.update
+            known.network, known.corpus, places, choice, None if open_loop else settings, legal, progress.update
         ):
-            told = {"seen": seen(place, trained), **written(opened, place, continued, out)}
+            told = {"seen": seen(place, trained), **written(known.corpus, place, continued, out)}
             found.append(told)
             if told["seen"] and not quiet:
                 _say(progress, _note(place, told["seen"]), err=True)
