@@ -210,6 +210,16 @@ def test_the_network_that_is_asked_stays_as_it_is(corpus, network):
     assert all((value == before[name]).all() for name, value in network.state_dict().items())
 
 
+def test_what_is_finished_is_there_before_the_rest_is_asked(corpus, network):
+    """Ctrl-C at the second place leaves the first one whole; fed back, the shorter place is whole first."""
+    two, done = asked(corpus, ["b.txt", "scan.npy"], [], Lengths(bytes=4)), []
+    for settings in (None, feeding(SETTINGS)):
+        done.clear()
+        first, continued = next(go_on(network, corpus, two, Choice(), settings, on_addresses=done.append))
+        assert (first, len(continued.bytes_N)) == (two[0], 4)
+        assert sum(done) == (4 if settings is None else 8)
+
+
 def test_what_is_no_text_is_escaped():
     """UTF-8 as it is, line ends and tabs too; bytes and characters that nobody would see as escapes."""
     assert readable("Ä\n\t☃".encode() + b"\xff\0\x1b") == "Ä\n\t☃\\xff\\x00\\x1b"
