@@ -71,13 +71,17 @@ class Network(nn.Module):
         nn.init.normal_(self.exit.weight, std=0.2 / width**0.5)
         nn.init.zeros_(self.exit.bias)
 
-    def forward(self, addresses_B: Tensor) -> Tensor:
-        """(B,) int64 -> (B, V) float32 logits."""
+    def first(self, addresses_B: Tensor) -> Tensor:
+        """(B,) int64 -> (B, W) first activations, which the trunk goes on from."""
         with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
-            h_BW = self.entry(self.embedding(addresses_B))
+            h_BW: Tensor = self.entry(self.embedding(addresses_B))
         if self.codes is not None and isinstance(self.embedding, Embedding):  # apart: bfloat16 costs them nothing
             h_BW = h_BW + self.codes(self.embedding.parities(addresses_B))
-        logits_BV: Tensor = self.exit(self.trunk(self.activation(h_BW))).float()
+        return self.activation(h_BW)
+
+    def forward(self, addresses_B: Tensor) -> Tensor:
+        """(B,) int64 -> (B, V) float32 logits."""
+        logits_BV: Tensor = self.exit(self.trunk(self.first(addresses_B))).float()
         return logits_BV
 
     def hidden_matrices(self) -> list[nn.Parameter]:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import quantiles
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aunn_model import distributed
 from aunn_model.network import BYTES, Network
+from aunn_model.rules import RULES
+from aunn_model.rules.backpropagation import backpropagation
+from aunn_model.rules.lesson import Lesson
 
 PROBE_STEPS = 15
 
@@ -30,13 +34,14 @@ class Settings:
 
     width, layers: of the hidden matrices. trunk: "residual" pairs or a "plain" perceptron. features: "waves" along the
     axes or binary "digits". codes: number of parities that tell records, and in lists every ``unit`` addresses, apart.
-    order: how training goes through the addresses (``pipelines.batches``), with ``window`` addresses that stay together
-    and ``streams`` places that are read at once; ``repeats`` steps on each batch. fine_share: of a batch, for digits of
-    elements behind the coarsest. schedule: of the learning rates after ``warmup`` steps, "linear" or "cosine" to 0,
-    "wsd": constant, linear to 0 over the last ``cooldown`` of the steps, or "constant". clip: largest norm of a
-    gradient. ema: horizon of averaged weights as a share of all steps. checks: share of the elements of records with
-    holes that are left out too, to see how well the holes are filled. keep: newest checkpoints. shard: of many devices
-    each holds all weights ("none") or a part of each ("full").
+    rule: how weights learn of the loss (``aunn_model.rules``). order: how training goes through the addresses
+    (``pipelines.batches``), with ``window`` addresses that stay together and ``streams`` places that are read at once;
+    ``repeats`` steps on each batch. fine_share: of a batch, for digits of elements behind the coarsest. schedule: of
+    the learning rates after ``warmup`` steps, "linear" or "cosine" to 0, "wsd": constant, linear to 0 over the last
+    ``cooldown`` of the steps, or "constant". clip: largest norm of a gradient. ema: horizon of averaged weights as a
+    share of all steps. checks: share of the elements of records with holes that are left out too, to see how well the
+    holes are filled. keep: newest checkpoints. shard: of many devices each holds all weights ("none") or a part of
+    each ("full").
     """
 
     width: int = 256
@@ -45,6 +50,7 @@ class Settings:
     features: str = "waves"
     codes: int = 0
     unit: int = 1
+    rule: str = "backpropagation"
     batch: int = 2048
     steps: int = 0
     seed: int = 0
@@ -74,6 +80,7 @@ class Settings:
 CHOICES = {
     "trunk": ("residual", "plain"),
     "features": ("waves", "digits"),
+    "rule": tuple(RULES),
     "order": ("shuffled", "windows", "serial", "annealed"),
     "optimizer": ("muon", "adamw", "sgd"),
     "schedule": ("linear", "cosine", "wsd", "constant"),
@@ -197,18 +204,13 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
         for group in optimizer.param_groups:
             group["lr"] = rates[name] * scale
         optimizer.zero_grad()
-    with autocast(settings.precision, addresses_B.device):
-        logits_BV = state.forward(addresses_B)
-    loss = functional.cross_entropy(logits_BV, bytes_B.long())
-    mean_loss = distributed.mean(loss.detach())
+    logits_BV = _learn(state, settings, addresses_B, bytes_B).detach()
+    mean_loss = distributed.mean(functional.cross_entropy(logits_BV, bytes_B.long()))
     if not math.isfinite(mean_loss):
-        wrong_B = ~torch.isfinite(functional.cross_entropy(logits_BV.detach(), bytes_B.long(), reduction="none"))
+        wrong_B = ~torch.isfinite(functional.cross_entropy(logits_BV, bytes_B.long(), reduction="none"))
         wrong_B, addresses_B = distributed.gathered(wrong_B), distributed.gathered(addresses_B)
         wrong_B |= ~wrong_B.any()  # finite losses may have a sum that is not
         raise DivergedError(state.step, addresses_B[wrong_B], len(addresses_B))
-    torch.autograd.backward(
-        loss + settings.value_weight * _squared_error(state.network, logits_BV, addresses_B, bytes_B)
-    )
     if settings.clip:
         nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     for optimizer in state.optimizers.values():
@@ -217,6 +219,24 @@ def step(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor)
         state.average.update_parameters(state.network)
     state.step += 1
     return mean_loss
+
+
+def _learn(state: State, settings: Settings, addresses_B: Tensor, bytes_B: Tensor) -> Tensor:
+    """The gradients of a step, by the run's rule; returns (B, V) logits."""
+
+    def loss(logits_BV: Tensor) -> Tensor:
+        off = _squared_error(state.network, logits_BV, addresses_B, bytes_B)
+        return functional.cross_entropy(logits_BV, bytes_B.long()) + settings.value_weight * off
+
+    precision = partial(autocast, settings.precision, addresses_B.device)
+    lesson = Lesson(addresses_B, loss, settings.seed, state.step, precision)
+    if settings.rule == "backpropagation":  # through what makes the mean of all devices' gradients on its way
+        return backpropagation(state.forward, lesson)
+    logits_BV = RULES[settings.rule](state.network, lesson)
+    for weight in state.network.parameters():
+        if weight.grad is not None:
+            weight.grad = distributed.mean(weight.grad)
+    return logits_BV
 
 
 def _squared_error(network: Network, logits_BV: Tensor, addresses_B: Tensor, bytes_B: Tensor) -> Tensor:

@@ -101,7 +101,15 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
             raise RequestError(name, expected=least, found=str(value), remedy="change the value")
         if name in SHARES and value > 1:
             raise RequestError(name, expected="a share, 1 at most", found=str(value), remedy="change the value")
-    return runs.settings_of(table)
+    settings = runs.settings_of(table)
+    if settings.shard != "none" and settings.rule != "backpropagation":  # others ask layers for more than their outputs
+        raise RequestError(
+            "rule",
+            expected=f'"backpropagation" with shard = "{settings.shard}"',
+            found=f'"{settings.rule}"',
+            remedy='set shard = "none": each device then holds all weights',
+        )
+    return settings
 
 
 def _begin_or_resume(

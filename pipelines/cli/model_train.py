@@ -50,6 +50,8 @@ def train(
       features = "waves"      # along the axes, or binary "digits"
       codes = 0               # parities that tell records apart, for learning by heart
       unit = 1                # addresses of a list that codes do not tell apart
+      rule = "backpropagation"  # or "feedback_alignment", "forward_gradient",
+                              # "predictive_coding", "delta"
       batch = 2048            # addresses a step
       steps = 0               # of the run; 0: --steps or --seconds says
       seed = 0                # of the weights and the order of the batches

@@ -1,0 +1,250 @@
+"""What learning rules beside backpropagation learn in equal time: by heart, and of what was held out.
+
+    python -m benchmarks.rules --seconds 60
+    python -m benchmarks.rules --seconds 60 --data FOLDER
+
+The corpus is the project's own sample collection with six blocks of a scan held out, as in `make demo`; or, with
+FOLDER (`benchmarks.cases` names its files), the blocks of the papyrus scan and a text beside it. Every rule trains the
+same network from the same weights, on one thread, for as many steps as fit into the same processor seconds, which is
+what ``--seconds`` are. It has the learning rates that were best for it in short runs of a sixth of the time each: Muon
+or AdamW, times so many of the default rates, by what they had learned by heart. All of these are shown.
+
+*by heart* is bits per byte on 65,536 trained bytes spread evenly over all; *entropy* is what one distribution for all
+of them would need, and 8 knowing nothing. *held-out* figures are the network's alone on the held-out blocks, beside the
+harmonic fill's. Held-out bytes of text are not measured: an address tells nothing of them, whatever the rule.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from aunn_data import spans
+from aunn_data.corpus import Corpus
+from aunn_data.registry import Holdout
+from aunn_data.sampling import trainable
+from aunn_model.network import Network
+from aunn_model.rules import RULES
+from aunn_model.training import (
+    CHOICES,
+    Settings,
+    State,
+    best_precision,
+    bits_per_byte,
+    parameters,
+    step,
+    train,
+)
+from benchmarks import cases
+from pipelines import runs
+from pipelines.batches import Batches
+from pipelines.figures import summary
+from pipelines.ingest import ingest
+from pipelines.reconstruct import reconstruct
+from pipelines.runs import Run
+from pipelines.sample import collection
+from pipelines.targets import holdout_targets
+from pipelines.train import deterministic
+
+HELD, SCAN = "blocks", "scans/scroll_54keV.nii.gz"
+BLOCKS = (
+    *("z=2:10,y=24:44,x=50:70", "z=12:20,y=50:70,x=20:40", "z=20:28,y=70:90,x=56:76"),
+    *("z=6:14,y=60:80,x=80:100", "z=18:26,y=20:40,x=64:84", "z=10:18,y=28:48,x=84:104"),
+)
+TEXT = "text/tinyshakespeare_input.txt"
+SAMPLE = 1 << 16  # trained bytes that are asked for
+PROBED = 15  # steps
+TRIED = tuple((optimizer, times) for optimizer in ("muon", "adamw") for times in (0.3, 1.0, 3.0))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A short run: an optimiser, its rates over the default ones, and bits per byte by heart."""
+
+    optimizer: str
+    times: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule's figures; those of held-out blocks are the network's alone."""
+
+    rule: str
+    optimizer: str
+    times: float
+    steps: int
+    seconds: float
+    addresses_per_second: float
+    bits_per_byte: float
+    held_out_psnr_db: float
+    held_out_bits_per_byte: float
+    harmonic_psnr_db: float
+    tried: list[Tried]
+
+
+def made(folder: Path) -> Corpus:
+    """A corpus of the sample collection."""
+    collection.make(folder / "things")
+    corpus = Corpus.create(folder / "corpus")
+    ingest([folder / "things"], corpus)
+    geometry = corpus.entries.named(SCAN).geometry
+    corpus.add_holdouts([Holdout(HELD, SCAN, geometry.parse_region(block, SCAN)) for block in BLOCKS])
+    return corpus
+
+
+def real(folder: Path, data: Path) -> Corpus:
+    """A corpus of real papyrus and a real text."""
+    corpus = cases.make("papyrus-blocks", data).corpus(folder)
+    ingest([data / TEXT], corpus)
+    return corpus
+
+
+class Trial:
+    """One corpus, and what all rules have in common."""
+
+    def __init__(self, corpus: Corpus, settings: Settings):
+        holdouts = corpus.holdouts()
+        self.corpus, self.settings = corpus, settings
+        self.batches = Batches(corpus, settings, torch.device("cpu"))
+        held = [
+            (h.holdout, h.record, corpus.entries.named(h.record).geometry.format_region(h.region)) for h in holdouts
+        ]
+        self.run = Run(corpus.name, corpus.version, corpus.address_bits, tuple(held), settings)
+        self.targets = holdout_targets(corpus, holdouts[0].holdout)
+        trained_N = spans.addresses(trainable(corpus))
+        some_N = trained_N[:: -(-len(trained_N) // SAMPLE)].copy()
+        self.addresses_N = torch.from_numpy(some_N)
+        self.bytes_N = torch.from_numpy(corpus.gather(spans.of_addresses(some_N)))
+
+    @property
+    def entropy(self) -> float:
+        """Bits per byte of the trained bytes by themselves."""
+        share_V = np.bincount(self.bytes_N.numpy(), minlength=256) / len(self.bytes_N)
+        return float(-(share_V[share_V > 0] * np.log2(share_V[share_V > 0])).sum())
+
+    def trained(self, rule: str, optimizer: str, times: float, seconds: float) -> tuple[State, float]:
+        """A network that has learned for so many processor seconds, or nearly, and how many they were."""
+        settings = replace(self.settings, rule=rule, optimizer=optimizer)
+        settings = replace(settings, muon_lr=times * settings.muon_lr, adam_lr=times * settings.adam_lr)
+        with deterministic():
+            settings = replace(settings, steps=max(1, round(seconds / self._pace(settings))))
+            state, began = runs.fresh(self.corpus, settings), time.process_time()
+            for _ in train(state, settings, self.batches):
+                pass
+        return state, time.process_time() - began
+
+    def _pace(self, settings: Settings) -> float:
+        """Processor seconds a step, the median of a few whose weights are thrown away."""
+        state, times = runs.fresh(self.corpus, replace(settings, steps=10**9)), []
+        for number in range(PROBED):
+            began = time.process_time()
+            step(state, settings, *self.batches(number))
+            times.append(time.process_time() - began)
+        return median(times)
+
+    def by_heart(self, network: Network) -> float:
+        """Bits per byte of the sample of trained bytes."""
+        return bits_per_byte(network, self.addresses_N, self.bytes_N)
+
+    def row(self, rule: str, seconds: float) -> Row:
+        """All figures of a rule."""
+        tried = []
+        for how in TRIED:
+            state, _ = self.trained(rule, *how, seconds / len(TRIED))
+            tried.append(Tried(*how, self.by_heart(state.best)))
+        best = min(tried, key=lambda one: one.bits_per_byte)
+        state, taken = self.trained(rule, best.optimizer, best.times, seconds)
+        held = summary([reconstruct(state.best, self.corpus, self.run, target).figures for target in self.targets])
+        return Row(
+            rule,
+            best.optimizer,
+            best.times,
+            state.step,
+            taken,
+            state.step * self.settings.batch / taken,
+            self.by_heart(state.best),
+            held["peers"]["network"]["psnr_db"],
+            held["bits_per_byte"],
+            held["peers"]["harmonic"]["psnr_db"],
+            tried,
+        )
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+HEAD = (
+    "| rule | rates | steps | seconds | addresses/s | bits/byte by heart | held-out PSNR dB | held-out bits/byte |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(row: Row) -> str:
+    """A line of the table."""
+    speed = f"{row.steps:,} | {row.seconds:.0f} | {row.addresses_per_second:,.0f}"
+    held = f"{row.held_out_psnr_db:.2f} | {row.held_out_bits_per_byte:.3f}"
+    return f"| {row.rule} | {row.optimizer} × {row.times:g} | {speed} | {row.bits_per_byte:.3f} | {held} |"
+
+
+def shown(found: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
+    """What is printed: all short runs, the table, and what to hold it against."""
+    for row in rows:
+        tried = ", ".join(f"{one.optimizer} × {one.times:g}: {one.bits_per_byte:.3f}" for one in row.tried)
+        yield f"{row.rule}, short runs, bits/byte by heart: {tried}"
+    yield HEAD
+    yield from map(line, rows)
+    yield (
+        f"{found['parameters']:,} weights ({found['layers']} layers of {found['width']}, {found['trunk']}), batch "
+        f"{found['batch']:,}, {found['precision']}; {found['trained']:,} trained bytes, entropy "
+        f"{found['entropy_bits_per_byte']:.3f}; harmonic fill {rows[0].harmonic_psnr_db:.2f} dB"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="of each rule's long run, and of its short ones [60]")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="real files in the place of the sample collection")
+    parser.add_argument("--rules", default=",".join(RULES), metavar="RULE,...", help="[all]")
+    parser.add_argument("--width", type=int, default=Settings.width)
+    parser.add_argument("--layers", type=int, default=Settings.layers)
+    parser.add_argument("--trunk", choices=CHOICES["trunk"], default=Settings.trunk)
+    parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    asked = parser.parse_args(arguments)
+    rules = asked.rules.split(",")
+    if unknown := sorted({*rules} - {*RULES}):
+        parser.error(f"no such rules: {', '.join(unknown)}")
+    torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the seconds are a processor's
+    shape = {name: getattr(asked, name) for name in ("width", "layers", "trunk", "batch", "seed")}
+    precision = best_precision(torch.device("cpu"), asked.width, asked.batch)
+    settings = replace(Settings(checks=0.0, precision=precision), **shape)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = real(Path(folder), asked.data) if asked.data else made(Path(folder))
+        trial = Trial(corpus, settings)
+        weights = parameters(runs.fresh(corpus, settings).network)
+        rows = [trial.row(rule, asked.seconds) for rule in rules]
+    found = {
+        **shape,
+        "precision": precision,
+        "parameters": weights,
+        "trained": trial.batches.size,
+        "entropy_bits_per_byte": trial.entropy,
+        "rules": [asdict(row) for row in rows],
+    }
+    print(json.dumps(found, indent=1) if asked.json else "\n".join(shown(found, rows)))
+
+
+if __name__ == "__main__":
+    main()
