@@ -118,7 +118,7 @@ def go_on(
 
 def _after(corpus: Corpus, entry: Entry, lengths: Lengths) -> Asked:
     if entry.modality == "text" or entry.axes == ("byte",):
-        return _bytes(entry, entry.payload_stop, lengths.bytes)
+        return _bytes(entry, entry.payload_start + entry.payload_bytes, lengths.bytes)  # padding is room to go on
     if entry.modality == "chess" and entry.axes[0] == "ply":
         return _plies(entry, lengths.plies)
     return _blocks(corpus, entry, lengths.blocks)

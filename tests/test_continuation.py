@@ -191,6 +191,15 @@ def test_after_the_corpus_come_the_addresses_behind_its_last_record(corpus):
     assert (seen(after, trained_S), seen(end, trained_S)) == (0.5, 0.0)
 
 
+def test_a_padded_text_goes_on_in_its_own_padding(corpus):
+    """Behind its last byte, not behind the power of two that its payload takes."""
+    record = text("padded.txt", b"x" * 700)
+    geometry = replace(record.header.geometry, layout="padded")
+    [entry] = append(corpus, replace(record, header=replace(record.header, geometry=geometry)))
+    [place] = asked(corpus, ["padded.txt"], [], Lengths(bytes=10))
+    assert place.start == entry.payload_start + 700 < entry.payload_stop
+
+
 def test_the_last_address_is_asked_and_none_beyond(corpus, network):
     """2^63 - 1 answers; a byte more is refused, and so is a record's block beyond."""
     [place] = asked(corpus, [], [LAST], Lengths(bytes=1))
