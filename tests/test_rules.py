@@ -16,6 +16,7 @@ from torch.nn import functional
 from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
 from aunn_model import checkpoint
+from aunn_model.conditioning import only
 from aunn_model.embedding import Digits
 from aunn_model.network import Network
 from aunn_model.rules import RULES
@@ -219,6 +220,18 @@ def test_every_rule_but_delta_teaches_every_weight(corpus, rule, trunk):
     assert unmoved == {name for name in taught if trunk == "residual" and ("inner" in name or ".norm." in name)}
 
 
+@pytest.mark.parametrize("layer", ["entry", "trunk.1", "exit"])
+@pytest.mark.parametrize("rule", RULES)
+def test_where_one_layer_may_learn_alone_no_other_does(rule, layer):
+    """As `aunn-model condition --layers` asks for; and the layer learns what it learns beside the others."""
+    network = tiny()
+    among = gradients(network, RULES[rule], lesson())
+    with only(network, [layer]):
+        alone = gradients(network, RULES[rule], lesson())
+    assert alone.keys() == {name for name in among if name.startswith(f"{layer}.")}
+    assert all(torch.equal(alone[name], among[name]) for name in alone)
+
+
 @pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("rule", RULES)
 def test_in_bfloat16_gradients_point_where_they_do_in_float32(rule, trunk):
@@ -325,7 +338,7 @@ def test_before_it_rests_predictive_coding_is_backpropagation_with_a_rate_for_ea
 
 
 def test_the_benchmark_measures_rules_on_the_sample_collection(capsys, monkeypatch):
-    """Figures of two rules; each has the rates of its best short run."""
+    """Figures of two rules; each shows its better long run, with the rates of one of its best short runs."""
     monkeypatch.setattr(benchmark, "SAMPLE", 512)
     words = "--seconds 0.3 --width 8 --layers 2 --batch 32 --rules delta,forward_gradient --json"
     benchmark.main(words.split())
@@ -333,8 +346,10 @@ def test_the_benchmark_measures_rules_on_the_sample_collection(capsys, monkeypat
     assert [row["rule"] for row in found["rules"]] == ["delta", "forward_gradient"]
     assert 5 < found["entropy_bits_per_byte"] < 8
     for row in found["rules"]:
-        best = min(row["tried"], key=lambda one: one["bits_per_byte"])
-        assert (row["optimizer"], row["times"]) == (best["optimizer"], best["times"])
+        figures = [one["bits_per_byte"] for one in row["tried"]]
+        short, long = sorted(row["tried"][:6], key=lambda one: one["bits_per_byte"]), row["tried"][6:]
+        assert [(one["optimizer"], one["times"]) for one in long] == [(o["optimizer"], o["times"]) for o in short[:2]]
+        assert row["bits_per_byte"] == min(figures[6:])
         assert row["steps"] >= 1
         assert 4 < row["bits_per_byte"] < 9
         assert 5 < row["held_out_psnr_db"] < row["harmonic_psnr_db"]

@@ -16,5 +16,5 @@ def delta(network: Network, lesson: Lesson) -> Tensor:
         with torch.no_grad():
             h_BW = network.trunk(network.first(lesson.addresses_B))
         logits_BV: Tensor = network.exit(h_BW).float()
-    torch.autograd.backward(lesson.loss(logits_BV))
+    lesson.error(logits_BV)
     return logits_BV

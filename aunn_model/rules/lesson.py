@@ -28,19 +28,19 @@ class Lesson:
     autocast: Callable[[], AbstractContextManager[object]]
 
     def error(self, logits_BV: Tensor) -> Tensor:
-        """(B, V) gradient of the loss at the logits, which goes back into whatever these have been computed from."""
-        logits_BV.retain_grad()
-        torch.autograd.backward(self.loss(logits_BV))
-        error_BV = logits_BV.grad
-        assert error_BV is not None
+        """(B, V) gradient of the loss at the logits; it goes back into what these are attached to, if they are."""
+        leaf_BV = logits_BV.detach().requires_grad_()
+        (error_BV,) = torch.autograd.grad(self.loss(leaf_BV), leaf_BV)
+        learn([logits_BV], [error_BV])
         return error_BV
 
 
 def learn(outputs: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
-    """Gradients of each layer's own weights from the (B, W) error at its output; what is fixed learns nothing."""
+    """Gradients of each layer's own weights from the error at its output; what is fixed learns nothing."""
     learning = [(output, error.to(output.dtype)) for output, error in zip(outputs, errors, strict=True)]
     learning = [(output, error) for output, error in learning if output.requires_grad]
-    torch.autograd.backward([output for output, _ in learning], [error for _, error in learning])
+    if learning:
+        torch.autograd.backward([output for output, _ in learning], [error for _, error in learning])
 
 
 def generator(device: torch.device, *key: object) -> torch.Generator:

@@ -37,7 +37,7 @@ def predictive_coding(network: Network, lesson: Lesson, iterations: int | None =
             outputs.append(block(inputs[-1]))
         inputs.append(outputs[-1].detach().requires_grad_())
         logits_BV: Tensor = network.exit(inputs[-1]).float()
-    torch.autograd.backward(lesson.loss(logits_BV))
+    lesson.error(logits_BV)
     top_BW, errors = cast(Tensor, inputs.pop().grad), [torch.zeros_like(output) for output in outputs]
     for _ in range(ITERATIONS * len(outputs) if iterations is None else iterations):
         explaining = (*torch.autograd.grad(outputs[1:], inputs, errors[1:], retain_graph=True), top_BW)
