@@ -12,6 +12,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.documents import ADDRESS_BITS
 from aunn_data.entries import Entry
 from aunn_data.errors import ConflictError, InputError
+from aunn_data.geometry import Geometry
 from aunn_data.header import Header
 from aunn_data.record import Record, Records
 from aunn_data.store import store_at
@@ -182,7 +183,7 @@ def _known(record: str, report: Report) -> Entry | None:
 def _differs(known: Entry, source: Source, corpus: Corpus) -> bool:
     """Was the record ingested with other options than these?"""
     options = source.options
-    other_layout = options.layout is not None and len(known.shape) > 1 and known.layout != options.layout
+    other_layout = _asked_otherwise(known.geometry, options)
     if known.modality == "chess":
         return other_layout or known.format != CHESS_FORMATS[options.chess]
     asked = wishes(source) if known.modality == "scan" else {}
@@ -192,9 +193,15 @@ def _differs(known: Entry, source: Source, corpus: Corpus) -> bool:
     return other_layout
 
 
+def _asked_otherwise(geometry: Geometry, options: Options) -> bool:
+    """Was another layout asked for? Of one axis Morton's order is none."""
+    one_axis = len(geometry.shape) == 1
+    return options.layout not in (None, geometry.layout) and not (one_axis and options.layout == "morton")
+
+
 def _laid_out(record: Record, options: Options) -> Record:
     geometry = record.header.geometry
-    if options.layout is None or len(geometry.shape) == 1:  # text and other sequences are always packed
+    if options.layout is None or not _asked_otherwise(geometry, options):
         return record
     header = replace(record.header, geometry=replace(geometry, layout=options.layout))
     return replace(record, header=header)

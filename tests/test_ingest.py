@@ -107,3 +107,20 @@ def test_killed_at_any_moment_the_same_command_finishes(folder, tmp_path, seed):
     done = export(opened, list(opened.entries), tmp_path / "back")
     for entry, path in done.files:
         assert path.read_bytes() == (folder / entry.record).read_bytes()
+
+
+def test_texts_are_padded_only_if_that_is_asked_for(tmp_path):
+    """By default packed; padded, a text begins at a power of two and comes back byte for byte; Morton has no order."""
+    (tmp_path / "a.txt").write_text("To be, or not to be\n" * 99)
+    layouts = {}
+    for layout in (None, "padded", "morton"):
+        corpus = Corpus.create(tmp_path / str(layout), 32)
+        ingest([tmp_path / "a.txt"], corpus, Options(layout=layout))
+        entry = corpus.entries.named("a.txt")
+        layouts[layout] = entry.layout
+        export(corpus, [entry], tmp_path / f"out-{layout}")
+        assert (tmp_path / f"out-{layout}" / "a.txt").read_text() == "To be, or not to be\n" * 99
+        assert verify(corpus) == []
+        if layout == "padded":
+            assert entry.payload_start % 2048 == 0
+    assert layouts == {None: "packed", "padded": "padded", "morton": "packed"}

@@ -48,7 +48,7 @@ class Window(click.ParamType[tuple[float, float]]):
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
-    help="How elements lie in addresses [default: padded; text is always packed].",
+    help="How elements lie in addresses [default: padded; of text packed].",
 )
 @click.option(
     "--chess",
