@@ -6,9 +6,9 @@
 The corpus is the project's own sample collection with six blocks of a scan held out, as in `make demo`; or, with
 FOLDER (`benchmarks.cases` names its files), the blocks of the papyrus scan and a text beside it. Every rule trains the
 same network from the same weights, on one thread, for as many steps as fit into the same processor seconds, which is
-what ``--seconds`` are. Its learning rates are chosen by what is learned by heart: of short runs of a sixth of the time,
-with Muon or AdamW at so many times the default rates, the two best are run for the whole time, and the better of these
-is shown. All short runs are shown too: rates that are good for a while may be too high for longer.
+what ``--seconds`` are. Its learning rates are chosen by what is learned by heart: of short runs of an eighth of that
+time, with Muon or AdamW at so many times the default rates, the two best are run for the whole time, and the better of
+these is shown. All short runs are shown too: rates that are good for a while may be too high for longer.
 
 *by heart* is bits per byte on 65,536 trained bytes spread evenly over all; *entropy* is what one distribution for all
 of them would need, and 8 knowing nothing. *held-out* figures are the network's alone on the held-out blocks, beside the
@@ -66,7 +66,7 @@ TEXT = "text/tinyshakespeare_input.txt"
 SAMPLE = 1 << 16  # trained bytes that are asked for
 PROBED = 15  # steps
 LONG = 2  # of the short runs, for the whole time
-TRIED = tuple((optimizer, times) for optimizer in ("muon", "adamw") for times in (0.3, 1.0, 3.0))
+TRIED = tuple((optimizer, times) for optimizer in ("muon", "adamw") for times in (0.1, 0.3, 1.0, 3.0))
 
 
 @dataclass(frozen=True)
