@@ -9,6 +9,7 @@ saw of plain low bytes. For 16-bit data this is value // r and value % r.
 Arithmetic runs in unsigned integers as wide as the element; signed ones are *biased* by 2^(bits-1) to get there.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,9 +35,14 @@ def fit(dtype: np.dtype[Any], elements: Any, missing: Any = None) -> tuple[int, 
     """
     if missing is None and dtype.kind in "ub" and dtype.itemsize == 1:
         return 0, (1,), None
+    bias = _bias(dtype)
     low, high, low_missing, high_missing = 2**64, -1, 2**64, -1
     for slab in _slabs(elements):
-        part = ordered(np.asarray(elements[slab]))
+        part = np.asarray(elements[slab])
+        if missing is None and part.size and part.dtype.kind in "iu":  # as they are compared
+            low, high = min(low, int(part.min()) + bias), max(high, int(part.max()) + bias)
+            continue
+        part = _ends(part) if missing is None and part.size else ordered(part)
         if missing is not None:
             marked = np.asarray(missing[slab])
             if marked.any():
@@ -52,8 +58,14 @@ def fit(dtype: np.dtype[Any], elements: Any, missing: Any = None) -> tuple[int, 
         low = high = 0
     if dtype.kind in "ub" and dtype.itemsize == 1:
         low, high = 0, 255
-    bias = _bias(dtype)
     return low - bias, place_values_for(high - low + 1), low_missing - bias if one_value else None
+
+
+def _ends(elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Ordered integers of the least and the greatest float at least; comparing says nothing of NaN and -0.0."""
+    ends = np.array([elements.min(), elements.max()], elements.dtype)
+    plain = ends[0] == ends[0] and ends.all()
+    return ordered(ends if plain else elements)
 
 
 def ordered(elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -146,8 +158,8 @@ def _unsigned(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any, Any]:
 
 def _slabs(elements: Any) -> Iterator[tuple[slice, ...]]:
     """Index tuples that cut an array-like along its slowest axis into pieces of about SLAB_BYTES."""
-    shape, itemsize = elements.shape, np.dtype(elements.dtype).itemsize
-    row = max(1, int(np.prod(shape[1:], dtype=np.int64)) * itemsize)
+    shape = elements.shape
+    row = max(1, math.prod(shape[1:]) * elements.dtype.itemsize)
     step = max(1, SLAB_BYTES // row)
     for start in range(0, shape[0], step):
         yield (slice(start, start + step),)

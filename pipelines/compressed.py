@@ -128,11 +128,13 @@ def one_member(file: IO[bytes], most: int = FREE_BYTES, start: int = 0) -> bytes
 
     ``start``: where the member begins.
     """
-    if not file.seekable() or os.fstat(file.fileno()).st_size > FREE_BYTES:
+    if not file.seekable():
         return b""
     position = file.tell()
-    file.seek(start)
-    data = file.read()
+    data = b""
+    if file.seek(0, os.SEEK_END) <= FREE_BYTES:
+        file.seek(start)
+        data = file.read()
     file.seek(position)
     crc, size = struct.unpack("<II", data[-8:].rjust(8, b"\0"))
     if size > most or data.find(GZIP_MAGIC, 1) != -1:

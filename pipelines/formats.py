@@ -18,6 +18,7 @@ and, where one file may hold very many records that take long to read, two more:
     pieces(source), read_piece(source, piece)    what several processes can read at once
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,6 +125,24 @@ ALL: tuple[Format, ...] = (
     jsonl,
     plain,
 )
+FOLDERS: tuple[Format, ...] = (dicom, raw, zarr_arrays, volpkg, tifxyz, vtkjs, tiff_slices)  # in the order of ALL
+# The first bytes that files of a format may have: it is asked about no others. One that is not here looks elsewhere.
+STARTS: tuple[tuple[Format, bytes], ...] = (
+    (nrrd, b"N"),
+    (mgh, b"\0"),
+    (afni, b"t \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0"),
+    (minc, b"\x89C"),
+    (npy, b"\x93P"),
+    (png, b"\x89"),
+    (gif, b"G"),
+    (pnm, b"P"),
+    (coded, b"\0\xffq"),
+    (tiff_stack, b"IM"),
+    (tiff, b"IM"),
+    (idx, b"\0"),
+    (parquet, b"P"),
+    (warc, b"W"),
+)
 GATHERING: tuple[Gathering, ...] = (
     dicom,
     zarr_arrays,
@@ -142,15 +161,27 @@ GATHERING: tuple[Gathering, ...] = (
 CUTTABLE: tuple[Cuttable, ...] = (pgn,)
 
 
+def _asked(first: int) -> tuple[Format, ...]:
+    """The formats of files that begin with this byte."""
+    others = [format for format, starts in STARTS if first not in starts]
+    return tuple(format for format in ALL if format not in others)
+
+
+_ASKED = tuple(_asked(first) for first in range(256))
+
+
 def recognise(source: Source) -> Format:
     """The format of a source. Raises InputError if it cannot be read, is empty or is of no known format."""
+    if source.format:
+        return named(source.format)
     head = source.head
-    if not head and not source.path.is_dir():
+    if not head and not os.path.isdir(source.path):
         raise InputError(
             source.label, expected="at least one byte", found="an empty file", remedy="leave it out or restore it"
         )
-    for format in ALL:
-        if format.sniff(head, source.inner):
+    path = source.inner if source.codecs else source.path
+    for format in _ASKED[head[0]] if head else FOLDERS:
+        if format.sniff(head, path):
             return format
     raise InputError(
         source.label,

@@ -163,6 +163,8 @@ class _Here:
                 yield leaf if isinstance(leaf, InputError) else Read(leaf, self._sha256(leaf), self._records(leaf))
             except InputError as error:
                 yield error
+            if isinstance(leaf, Source):
+                leaf.let_go()
 
     def _sha256(self, source: Source) -> Sha256:
         aside = source.size() >= HASH_ASIDE

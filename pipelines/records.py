@@ -6,6 +6,7 @@ Only what the options ask for is changed: ``fill`` marks elements as missing, ``
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record, Records
@@ -61,32 +62,50 @@ def records_of(source: Source) -> Iterator[Found]:
 
 def finished(source: Source, records: Iterator[Found]) -> Iterator[Found]:
     """What a format's reader gives, with what joins it; whatever it raises refuses its file and no other."""
-    mask = _mask(source)
+    mask = None if source.mask is None else _mask(source, source.mask)
     asked = is_asked(source, mask)
-    sidecars = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
-    beside = {"sidecars": sidecars, "compression": list(source.codecs)}
-    kept = {key: value for key, value in beside.items() if value}
-    for found in _guarded(each(records) if asked else records, source):
-        if isinstance(found, InputError):
-            yield relabelled(found, source, source.path)
-            continue
-        if asked and isinstance(found, Record):
-            try:
-                found = changed(found, source, mask)
-            except InputError as error:
-                yield error
+    kept = _kept(source) if source.sidecars or source.codecs else {}
+    try:
+        for found in each(records) if asked else records:
+            if isinstance(found, InputError):
+                yield relabelled(found, source, source.path)
                 continue
-        if kept:  # put into the reader's own dicts: a new header and record would take longer than a small record
-            for metadata in found.metadata if isinstance(found, Records) else (found.header.metadata,):
-                metadata.update(kept)
-        yield found
+            if asked and isinstance(found, Record):
+                try:
+                    found = changed(found, source, mask)
+                except InputError as error:
+                    yield error
+                    continue
+            if kept:  # put into the reader's own dicts: a new header and record would take longer than a small record
+                for metadata in found.metadata if isinstance(found, Records) else (found.header.metadata,):
+                    metadata.update(kept)
+            yield found
+    except InputError as error:
+        raise relabelled(error, source, source.path) from error
+    except Exception as error:  # a fault of ours refuses its file, not the good ones beside it
+        raise InputError(
+            source.label,
+            expected="a file that its reader understands or refuses",
+            found=f"{type(error).__name__}: {error}",
+            remedy="report it with the file: this is a fault of the reader",
+        ) from error
+    finally:
+        source.let_go()
 
 
-def _mask(source: Source) -> Record | None:
+def _kept(source: Source) -> dict[str, Any]:
+    """What joins the header of every record."""
+    kept: dict[str, Any] = {}
+    if source.sidecars:
+        kept["sidecars"] = {path.name.removeprefix(source.inner.stem): _note(path) for path in source.sidecars}
+    if source.codecs:
+        kept["compression"] = list(source.codecs)
+    return kept
+
+
+def _mask(source: Source, path: Path) -> Record | None:
     """The one record of the mask beside a scan."""
-    if source.mask is None:
-        return None
-    beside = Source(source.mask, source.mask.name, source.options, scratch=source.scratch)
+    beside = Source(path, path.name, source.options, scratch=source.scratch)
     for found in each(formats.recognise(beside).read(beside)):
         if isinstance(found, InputError):
             raise found
@@ -110,18 +129,3 @@ def _claimed(source: Source) -> bool:
 
 def _note(path: Path) -> str:
     return path.read_bytes().decode()
-
-
-def _guarded(records: Iterator[Found], source: Source) -> Iterator[Found]:
-    """The records of a reader; whatever else it raises (a fault of ours) refuses its file, not the good ones beside."""
-    try:
-        yield from records
-    except InputError as error:
-        raise relabelled(error, source, source.path) from error
-    except Exception as error:
-        raise InputError(
-            source.label,
-            expected="a file that its reader understands or refuses",
-            found=f"{type(error).__name__}: {error}",
-            remedy="report it with the file: this is a fault of the reader",
-        ) from error

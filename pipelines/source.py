@@ -5,6 +5,7 @@ was unpacked lives as long as the source: lazy elements must hold on to it.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -13,14 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from aunn_data.errors import InputError
 from pipelines import compressed
 from pipelines.options import Options
 
 HEAD_BYTES = 4096
+LITTLE_BYTES = 1 << 19  # a file of no more is read whole for its head, and not opened again by its reader
 MOST_LAYERS = 3  # of compression or archives within one another
+LITTLE_INSIDE_BYTES = 1 << 20  # what is in a little gzip file is unpacked for its head at once, if it is no more
 COPY_BYTES = 1 << 22
 
 
@@ -54,8 +57,8 @@ class Source:
 
     ``path`` is a file, or a folder where the format is one. ``files`` are all files that it is made of, if those are
     not ``path`` alone. ``sidecars`` are notes beside it that join its header; ``mask`` is a scan that is not 0 where
-    elements are missing. ``label`` is what errors call it. ``as_it_lies``: its
-    compression is the format's own affair.
+    elements are missing. ``format`` is that of a folder, where it is known already. ``label`` is what errors call it.
+    ``as_it_lies``: its compression is the format's own affair.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Source:
     files: tuple[Path, ...] = ()
     sidecars: tuple[Path, ...] = ()
     mask: Path | None = None
+    format: str = ""
     label: str = ""
     as_it_lies: bool = False
     depth: int = 0
@@ -94,22 +98,39 @@ class Source:
         """The layers of compression, outermost first."""
         return self._beginning[0]
 
-    @cached_property
+    @property
     def _beginning(self) -> tuple[tuple[str, ...], bytes]:
-        """The layers of compression and the first bytes inside them; a file that has none is opened once."""
+        """The layers of compression and the first bytes inside them; of a little file all bytes are kept meanwhile."""
+        found = self.__dict__.get("_begun")
+        if found is None:
+            found = self.__dict__["_begun"] = self._begin()
+        return cast(tuple[tuple[str, ...], bytes], found)
+
+    def _begin(self) -> tuple[tuple[str, ...], bytes]:
         try:
-            with self.path.open("rb", 0) as file:
-                head = file.read(HEAD_BYTES)
+            data, size = _first_bytes(self.path)
         except IsADirectoryError:
             return (), b""
         except OSError as error:
             raise unreadable(self.label, error) from error
-        found: tuple[str, ...] = ()
-        while not self.as_it_lies and len(found) <= MOST_LAYERS and (codec := compressed.codec_of(head)):
+        head, found = data[:HEAD_BYTES], tuple[str, ...]()
+        codec = None if self.as_it_lies else compressed.codec_of(head)
+        if len(data) == size:
+            self.__dict__["_whole"] = data
+            if codec == "gz" and (inside := compressed.one_member(io.BytesIO(data), LITTLE_INSIDE_BYTES)):
+                self.__dict__["_inside"] = inside
+                head, found, codec = inside[:HEAD_BYTES], ("gz",), compressed.codec_of(inside)
+        while codec and len(found) <= MOST_LAYERS:
             found += (codec,)
             with self._layered(found) as layer:
                 head = layer.read(HEAD_BYTES)
+            codec = compressed.codec_of(head)
         return found, head
+
+    def let_go(self) -> None:
+        """Forgets the bytes of a little file, which are kept from the first look at it until it has been read."""
+        self.__dict__.pop("_whole", None)
+        self.__dict__.pop("_inside", None)
 
     @cached_property
     def inner(self) -> Path:
@@ -126,6 +147,23 @@ class Source:
     def local(self) -> Path:
         """A file of its bytes, uncompressed: the file itself where it is not compressed."""
         return self._unpacked if self.codecs else self.path
+
+    def file(self) -> IO[bytes]:
+        """The bytes of ``local``, to jump about in; those of a little file are in memory. InputError without it."""
+        if not self.codecs:
+            return self._stored()[0]
+        return self._unpacked.open("rb")
+
+    @property
+    def whole(self) -> bytes | None:
+        """The bytes of ``local`` where they are in memory already."""
+        found: bytes | None = self.__dict__.get("_whole")
+        return None if self.codecs else found
+
+    def length(self) -> int:
+        """Bytes of ``local``."""
+        whole = self.whole
+        return self.local().stat().st_size if whole is None else len(whole)
 
     def size(self) -> int:
         """Bytes on the disk, of all its files."""
@@ -148,14 +186,15 @@ class Source:
     def within(self, path: Path, name: str) -> "Source":
         """A file or folder that was unpacked from this one."""
         label = f"{self.label}::{name}"
-        bare = replace(self, files=(), sidecars=(), mask=None)
+        bare = replace(self, files=(), sidecars=(), mask=None, format="")
         return replace(bare, path=path, name=f"{self.name}::{name}", label=label, depth=self.depth + 1)
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file as it lies there; of several, of the sorted lines "sha256  name" of all."""
         if not self.files:
-            return _sha256(self.path)
+            whole = self.__dict__.get("_whole")
+            return _sha256(self.path) if whole is None else hashlib.sha256(whole).hexdigest()
         folder = self.path if self.path.is_dir() else self.path.parent
         lines = sorted(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -164,6 +203,9 @@ class Source:
         """What is in a compressed file if that is less than ``most`` bytes; else None, and ``local`` has it."""
         if "_unpacked" in self.__dict__:
             return None
+        inside: bytes | None = self.__dict__.get("_inside") if self.codecs == ("gz",) else None
+        if inside is not None and len(inside) < most:
+            return inside
         if self.codecs == ("gz",):
             with self._layered(()) as file:
                 if data := compressed.one_member(file, min(most - 1, compressed.FREE_BYTES)):
@@ -188,14 +230,24 @@ class Source:
         return Path(name)
 
     def _layered(self, codecs: Sequence[str]) -> IO[bytes]:
-        try:
-            stream: IO[bytes] = self.path.open("rb")
-            size = os.fstat(stream.fileno()).st_size
-        except OSError as error:
-            raise unreadable(self.label, error) from error
+        inside = self.__dict__.get("_inside")
+        if inside is not None and tuple(codecs) == ("gz",):
+            return io.BytesIO(inside)
+        stream, size = self._stored()
         for codec in codecs:
             stream = compressed.opened(stream, codec, size, self.options.limits.max_ratio, self.label)
         return stream
+
+    def _stored(self) -> tuple[IO[bytes], int]:
+        """The file as it lies there, and its size."""
+        whole = self.__dict__.get("_whole")
+        if whole is not None:
+            return io.BytesIO(whole), len(whole)
+        try:
+            file = self.path.open("rb")
+            return file, os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise unreadable(self.label, error) from error
 
 
 def unreadable(label: object, error: OSError) -> InputError:
@@ -206,6 +258,16 @@ def unreadable(label: object, error: OSError) -> InputError:
         found=error.strerror or str(error),
         remedy="check the path, its permissions and the disk",
     )
+
+
+def _first_bytes(path: Path) -> tuple[bytes, int]:
+    """The first HEAD_BYTES of a file, or all of a little one; and its size."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(file).st_size
+        return os.read(file, size if HEAD_BYTES < size <= LITTLE_BYTES else HEAD_BYTES), size
+    finally:
+        os.close(file)
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,7 @@
 """What the readers share: stored bytes as arrays, NaN as marks, what a library raises as one clear InputError."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,24 @@ def marks_of(elements: Any, nothing: float | None = None) -> Marks | None:
     return marks if found else None
 
 
-@contextmanager
-def refusing(where: object, expected: str, remedy: str) -> Iterator[None]:
-    """Turns what a library raises on bad bytes (any exception at all) into an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(where, expected=expected, found=f"{type(error).__name__}: {error}", remedy=remedy) from error
+class Refusing:
+    """Turns what a library raises on bad bytes (any exception at all) into an InputError; a context."""
+
+    def __init__(self, where: object, expected: str, remedy: str):
+        self.where, self.expected, self.remedy = where, expected, remedy
+
+    def __enter__(self) -> "Refusing":
+        """Itself, as what is read may become known only there."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """InputErrors, and what is no error (GeneratorExit), go on as they are."""
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            found = f"{type(error).__name__}: {error}"
+            raise InputError(self.where, expected=self.expected, found=found, remedy=self.remedy) from error
+
+
+refusing = Refusing  # read as a verb: with refusing(path, "an image that decodes", "restore it")
 
 
 def element_bytes(where: object, shape: Sequence[int], itemsize: int, available: int) -> int:
@@ -74,10 +82,17 @@ def element_bytes(where: object, shape: Sequence[int], itemsize: int, available:
     return needed
 
 
-def stored(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
-    """The array that lies in a file from ``offset`` on, row-major: mapped when big, read when small."""
+def stored(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0, whole: bytes | None = None
+) -> npt.NDArray[Any]:
+    """The array that lies in a file from ``offset`` on, row-major: mapped when big, read when small.
+
+    ``whole`` are the file's bytes where they have been read already.
+    """
     if math.prod(shape) * dtype.itemsize >= MAPPED_BYTES:
         return np.memmap(path, dtype, "r", offset, shape)
+    if whole is not None:
+        return np.frombuffer(whole, dtype, math.prod(shape), offset).reshape(shape)
     return np.fromfile(path, dtype, math.prod(shape), offset=offset).reshape(shape)
 
 
@@ -85,10 +100,10 @@ def bytes_of(source: Source) -> npt.NDArray[np.uint8]:
     """All bytes of a source, uncompressed: (N,), mapped when they are many, read when they are few."""
     if source.codecs and (data := source.unpacked(SMALL_BYTES)) is not None:
         return np.frombuffer(data, np.uint8)
+    if (whole := source.whole) is not None:
+        return np.frombuffer(whole, np.uint8)
     path = source.local()
     size = path.stat().st_size
-    if size == len(source.head):  # all of it has been read already
-        return np.frombuffer(source.head, np.uint8)
     return np.fromfile(path, np.uint8) if size < SMALL_BYTES else np.memmap(path, np.uint8, "r")
 
 

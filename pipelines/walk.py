@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aunn_data.errors import InputError
 from pipelines import compressed, formats
 from pipelines.options import Options
-from pipelines.source import Group, Scratch, Source, unreadable
+from pipelines.source import Group, Source, unreadable
 
 SIDECARS = {".json": ("image", "scan"), ".txt": ("image",), ".bval": ("scan",), ".bvec": ("scan",)}
 MASK = ".missing"
@@ -65,9 +65,9 @@ class _Walk:
         except OSError:
             there, folders = [], []
         asked = set(given)
-        for group in self._groups(folder, there, folders):
+        for group, format in self._groups(folder, there, folders):
             if group.name in asked or (group.files and asked.issuperset(group.files)):
-                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group), format)
             else:
                 self.taken.difference_update(folder / file for file in group.files)
         stems = {_stem(name) for name in given}
@@ -97,8 +97,8 @@ class _Walk:
         """What lies in one folder; the names of those in it go to ``below``, unless all of it is one group."""
         try:
             files, folders = _listed(folder)
-            for group in self._groups(folder, files, folders):
-                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group))
+            for group, format in self._groups(folder, files, folders):
+                yield self._source(folder / group.name, self._name(folder / group.name), _paths(folder, group), format)
                 if group.whole:
                     return
             yield from self._singles(folder, self._left(folder, files))
@@ -110,13 +110,16 @@ class _Walk:
     def _left(self, folder: Path, files: list[str]) -> list[str]:
         return [file for file in files if folder / file not in self.taken]
 
-    def _groups(self, folder: Path, files: list[str], folders: list[str]) -> Iterator[Group]:
-        """The groups of all formats, of files that no other has taken; nobody is shown a pipe, which may never end."""
+    def _groups(self, folder: Path, files: list[str], folders: list[str]) -> Iterator[tuple[Group, str]]:
+        """The groups of all formats, of files that no other has taken; of a whole folder also whose it is.
+
+        Nobody is shown a pipe, which may never end.
+        """
         regular = [file for file in files if (folder / file).is_file()]
         for module in formats.GATHERING:
             for group in module.gather(folder, self._left(folder, regular), folders):
                 self.taken.update(folder / file for file in group.files)
-                yield group
+                yield group, "" if group.name else module.FORMATS[0]
 
     def _singles(self, folder: Path, files: list[str]) -> Iterator[Source | InputError]:
         notes = _sidecars(folder, files)
@@ -141,9 +144,9 @@ class _Walk:
     def _single(self, path: Path, name: str) -> Source | InputError:
         if path.exists() and not path.is_file():
             return InputError(path, expected="a regular file", found="a device, pipe or socket", remedy="leave it out")
-        return self._source(path, name, ())
+        return self._source(path, name)
 
-    def _source(self, path: Path, name: str, files: tuple[Path, ...]) -> Source | InputError:
+    def _source(self, path: Path, name: str, files: tuple[Path, ...] = (), format: str = "") -> Source | InputError:
         try:
             (self.options.prefix + name).encode()
         except UnicodeEncodeError:
@@ -151,8 +154,8 @@ class _Walk:
                 repr(os.fsencode(path))[2:-1], expected="a name in UTF-8", found="other bytes", remedy="rename the file"
             )
         if self.parent:
-            return replace(self.parent.within(path, name), files=files)
-        return Source(path, self.options.prefix + name, self.options, files, scratch=Scratch())
+            return replace(self.parent.within(path, name), files=files, format=format)
+        return Source(path, self.options.prefix + name, self.options, files, format=format)
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import struct
+import warnings
 from contextlib import suppress
 
 import imagecodecs
@@ -19,6 +20,9 @@ from aunn_data.record import Record
 from pipelines import formats
 from pipelines.options import Limits, Options
 from pipelines.scans import dicom
+from pipelines.scans.dicom_header import ABOUT
+from pipelines.scans.dicom_series import TIMES
+from pipelines.scans.dicom_values import value_in, word_in
 from pipelines.source import Source
 from pipelines.walk import walk
 from tests.format_contract import Example, FormatContract, refusals, source_of
@@ -195,6 +199,53 @@ def test_mosaics_are_kept_and_say_so(shared_data):
     assert record.header.geometry.affine is None
     assert "MOSAIC" in record.header.metadata["about"]["ImageType"]
     assert record.header.metadata["about"]["NumberOfImagesInMosaic"] == 48
+
+
+KEYWORDS = (*ABOUT, *TIMES, "Rows", "NumberOfFrames", "InstanceNumber", "ImagePositionPatient", "RescaleSlope")
+
+
+@pytest.mark.parametrize("name", ["CT_small", "MR_small", "MR_small_bigendian", "emri_small", "rtdose", "liver_1frame"])
+def test_values_straight_from_their_bytes_are_pydicoms(shared_data, name):
+    """Numbers and words of a real data set, and how they are spelt, are what pydicom makes of them."""
+    path = shared_data / f"scans/dicom/pydicom/{name}.dcm"
+    ours, theirs = pydicom.dcmread(path), pydicom.dcmread(path)
+    assert [word_in(ours, keyword) for keyword in KEYWORDS] == [str(theirs.get(keyword) or "") for keyword in KEYWORDS]
+    for keyword in KEYWORDS:
+        assert (value_in(ours, keyword) or None) == (theirs.get(keyword) or None), keyword
+
+
+@pytest.mark.parametrize(
+    ("keyword", "raw"),
+    [
+        ("SliceThickness", b"0.0 "),
+        ("SliceThickness", b" 1.5"),
+        ("SliceThickness", b"1e-3"),
+        ("SliceThickness", b""),
+        ("PixelSpacing", b"0.50\\.5 "),
+        ("PixelSpacing", b"0.50\\ 1"),
+        ("InstanceNumber", b"+07 "),
+        ("InstanceNumber", b"7.0 "),
+        ("Modality", b"CT"),
+        ("ImageType", b"ORIGINAL\\PRIMARY\\M "),
+        ("ImageType", b"ORIGINAL\\ PRIMARY"),
+        ("ImageType", b"M\\\\N "),
+        ("Rows", b"\x00\x01"),
+        ("Rows", b"\x00\x01\x02\x01"),
+        ("SOPClassUID", b"1.2.840\0"),
+        ("Units", b"b\xe9t "),
+    ],
+)
+def test_odd_values_are_pydicoms_too(keyword, raw):
+    """Padding, blanks, emptiness, several values, what breaks the rules: nothing is another value than pydicom's."""
+    tag, vr = pydicom.tag.Tag(keyword), pydicom.datadict.dictionary_VR(keyword)
+
+    def made():
+        return Dataset({tag: pydicom.dataelem.RawDataElement(tag, vr, len(raw), raw, 0, False, True)})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert word_in(made(), keyword) == str(made().get(keyword) or "")
+        assert (value_in(made(), keyword) or None) == (made().get(keyword) or None)
 
 
 def test_no_pixels_is_one_clear_error(shared_data):

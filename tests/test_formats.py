@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import formats
 from pipelines.images import pillow
 from pipelines.scans import nifti, npy
+from pipelines.source import Source
 from pipelines.text import plain
 from tests.format_contract import Example, FormatContract
 
@@ -120,3 +122,13 @@ REAL = [
 @pytest.mark.parametrize("example", EXAMPLES + REAL, ids=str)
 class TestFormats(FormatContract):
     """The contract over all of them."""
+
+
+@pytest.mark.parametrize(("format", "starts"), formats.STARTS, ids=[format.FORMATS[0] for format, _ in formats.STARTS])
+def test_no_format_claims_what_begins_otherwise(shared_data, format, starts):
+    """The first bytes that a format is asked about are all that it knows: with another one nothing is its own."""
+    paths = [path for path in sorted(shared_data.glob("*/**/*.*"))[::3] if path.is_file()]
+    heads = [(Source(path, path.name).head, path) for path in paths]
+    others = [byte for byte in range(256) if byte not in starts]
+    for head, path in heads:
+        assert not any(format.sniff(bytes([byte]) + head[1:], path) for byte in others[:: len(others) // 8])

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -31,6 +32,7 @@ from pipelines.export import export, export_as
 from pipelines.ingest import ingest
 from pipelines.options import Limits, Options
 from pipelines.parallel import Workers
+from pipelines.records import records_of
 from pipelines.source import Source
 from tests import crashing
 
@@ -55,6 +57,22 @@ def names(corpus):
 
 def errors(report):
     return [str(error) for _, error in report.refused]
+
+
+def test_a_little_file_is_read_once_and_let_go(tmp_path):
+    """Its bytes are those of the first look, for its reader and for its hash; nothing of them stays afterwards."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT)
+    source = Source(path, "a")
+    assert source.head == TEXT[: len(source.head)]
+    path.write_bytes(TEXT[::-1])
+    sha256 = source.sha256
+    (record,) = records_of(source)
+    assert record.elements.tobytes() == TEXT
+    assert sha256 == hashlib.sha256(TEXT).hexdigest()
+    assert source.whole is None
+    with source.open() as file:
+        assert file.read() == TEXT[::-1]
 
 
 def zipped(path, members, mode=None):

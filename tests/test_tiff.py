@@ -14,6 +14,8 @@ from pipelines import formats
 from pipelines.images import tiff as image_tiff
 from pipelines.scans import tiff as scan_tiff
 from pipelines.source import Source
+from pipelines.tiff.ifd import Skeleton
+from pipelines.tiff.plain import plain_of
 from pipelines.tiff.planes import Planes, boxed
 from tests.format_contract import Example, FormatContract, records_of, refusals, source_of
 
@@ -241,8 +243,8 @@ def test_big_stacks_are_read_where_they_are_asked_for(tmp_path, monkeypatch):
     read = []
     planes = record.elements.array
     assert isinstance(planes, Planes)
-    decoded = planes._segment
-    planes._segment = lambda *key: read.append(key) or decoded(*key)
+    decoded = planes.decoder.segment
+    planes.decoder.segment = lambda *key: read.append(key) or decoded(*key)
     assert np.array_equal(record.elements[1, 2, 70:120, 5], whole[1, 2, 70:120, 5])
     assert {page for page, _ in read} == {2}
     assert len(read) == 4
@@ -258,6 +260,59 @@ def test_an_uncompressed_stack_is_mapped(tmp_path):
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)
+
+
+TOLD = {
+    "grey": (np.arange(35, dtype="u2").reshape(7, 5), {}),
+    "signed": (np.arange(35, dtype="i4").reshape(7, 5), {}),
+    "floats": (np.arange(35, dtype="f4").reshape(7, 5), {}),
+    "halves": (np.arange(35, dtype="f2").reshape(7, 5), {}),
+    "big-endian": (np.arange(35, dtype=">u2").reshape(7, 5), {"byteorder": ">"}),
+    "BigTIFF": (np.arange(35, dtype="u8").reshape(7, 5), {"bigtiff": True}),
+    "strips": (np.arange(35, dtype="u2").reshape(7, 5), {"rowsperstrip": 2}),
+    "colours": (np.arange(105, dtype="u1").reshape(7, 5, 3), {"photometric": "rgb"}),
+    "alpha": (np.arange(140, dtype="u1").reshape(7, 5, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    "planar": (np.arange(105, dtype="u2").reshape(3, 7, 5), {"photometric": "rgb", "planarconfig": "separate"}),
+    "white is 0": (np.arange(35, dtype="u1").reshape(7, 5), {"photometric": "miniswhite"}),
+    "reduced": (np.arange(35, dtype="u1").reshape(7, 5), {"subfiletype": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_a_page_told_at_once_is_tifffiles(tmp_path, kind):
+    """What is said of pages that need no decoding is what tifffile says of them, and their samples begin there."""
+    values, options = TOLD[kind]
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff, (tmp_path / "a.tif").open("rb") as file:
+        skeleton, page = Skeleton(file, "a.tif"), tiff.pages.first
+        plain = plain_of(skeleton, next(skeleton.chain()))
+        assert plain is not None
+        for name in plain._fields[3:-2]:
+            if name not in ("sampleformat", "extrasamples"):
+                assert getattr(plain, name) == getattr(page, name), name
+        assert (plain.start, plain.shaped) == (page.dataoffsets[0], page.shaped)
+        assert (plain.extrasamples, plain.dtype) == (tuple(page.extrasamples), page.dtype.newbyteorder(tiff.byteorder))
+
+
+@pytest.mark.parametrize(
+    "options", [{"compression": "zlib"}, {"tile": (16, 16)}, {"predictor": 2, "compression": "lzw"}]
+)
+def test_a_page_that_must_be_decoded_is_left_to_tifffile(tmp_path, options):
+    """Nothing is told of it at once."""
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(35, dtype="u2").reshape(7, 5), **options)
+    with (tmp_path / "a.tif").open("rb") as file:
+        skeleton = Skeleton(file, "a.tif")
+        assert plain_of(skeleton, next(skeleton.chain())) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 2}, {"tile": (16, 16)}])
+def test_decoded_samples_keep_the_byte_order_of_the_file(tmp_path, options):
+    """Compressed or not, elements are of the type that the file says."""
+    values = np.arange(35, dtype=">u2").reshape(7, 5)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=">", compression="zlib", **options)
+    (record,) = records_of(image_tiff, tmp_path / "a.tif")
+    assert record.elements.dtype.str == record.header.geometry.dtype == ">u2"
+    assert np.array_equal(record.elements, values)
 
 
 def test_indices_are_those_of_numpy():

@@ -27,11 +27,11 @@ from pipelines.stored import marks_of, refusing
 
 MODALITY = "image"
 FORMATS = ("jpeg2000", "jpegxl", "qoi", "jpeg-deep")
-MAGIC = {
-    "jpeg2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
-    "jpegxl": re.compile(rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a"),
-    "qoi": re.compile(rb"qoif.{8}[\3\4][\0\1]", re.DOTALL),
-}
+ANY_MAGIC = re.compile(
+    rb"(?P<jpeg2000>\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)|(?P<jpegxl>\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a)"
+    rb"|(?P<qoi>qoif.{8}[\3\4][\0\1])",
+    re.DOTALL,
+)
 BOXED = b"\r\n\x87\n"
 PIXEL_BOXES = (b"jp2c", b"jxlc", b"jxlp", b"jP  ", b"JXL ", b"ftyp")
 QOI_END = bytes(7) + b"\1"
@@ -99,9 +99,8 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 
 def _format(head: bytes) -> str | None:
-    for format, magic in MAGIC.items():
-        if magic.match(head):
-            return format
+    if match := ANY_MAGIC.match(head):
+        return match.lastgroup
     if head.startswith(b"\xff\xd8\xff"):
         frame = next((part for kind, part in _segments(head) if kind in FRAMES), None)
         kind = next((kind for kind, _ in _segments(head) if kind in FRAMES), None)

@@ -8,28 +8,30 @@ not the largest of the type. ``segments`` are those of a JPEG that stand nowhere
 """
 
 import base64
+import io
 import math
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy.typing as npt
-from PIL import ExifTags, IcoImagePlugin, Image, UnidentifiedImageError
+from PIL import ExifTags, IcoImagePlugin, Image
 
 from aunn_data.errors import InputError
 from aunn_data.geometry import Geometry, fitted
 from aunn_data.header import Header
 from aunn_data.record import Record
 from pipelines.images import coded, png
-from pipelines.images.bombs import refuse_bomb, without_pillows_limit
+from pipelines.images.bombs import refuse_bomb
 from pipelines.images.pixels import ORIENTATION, pixels_of, refuse_lossy, white_of
 from pipelines.images.png_metadata import MOST_BYTES
 from pipelines.images.saving import save
+from pipelines.options import Limits
 from pipelines.source import Source
-from pipelines.stored import element_bytes, marks_of, refusing
+from pipelines.stored import SMALL_BYTES, element_bytes, marks_of, refusing
 
 MODALITY = "image"
 
@@ -53,6 +55,8 @@ TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")
 
 # JPEG's segments that stand under another key; of the others all are kept as they are.
 KEPT_ELSEWHERE = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0")
+BESIDE = {"dpi", "transparency", "icc_profile", "xmp", "comment"}  # what is kept of all that Pillow tells
+EXIF_IN = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for an orientation
 EXPECTED, REMEDY = "an image that decodes", "restore it, or open it with an image editor and save it again"
 
 
@@ -63,33 +67,33 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source) -> Iterator[Record | InputError]:
     """One record ``name``, or ``name#1``, ``name#2``, … where there are several frames. Ends at the first bad one."""
-    if png.sniff(source.head, source.path):  # has a reader of its own; here only to check those that ``write`` made
+    head, path = source.head, str(source.local())
+    if png.sniff(head, source.path):  # has a reader of its own; here only to check those that ``write`` made
         yield from png.read(source)
         return
-    if coded.is_deep(source):
+    if head.startswith(b"\xff\xd8") and coded.is_deep(source):
         yield from coded.read(source)
         return
-    path, name = source.local(), source.name
-    with refusing(path, EXPECTED, REMEDY):
-        file = path.open("rb")
-    with file:  # not the path: Pillow would map a raw TIFF into memory, and mixes up the sides of one that is turned
-        image, frames, warned = _opened(file, path, source)
-        for frame in range(frames):
-            number = f"#{frame + 1}" if frames > 1 else ""
+    image, frame, frames, opening = None, 0, 1, set[str]()
+    # Not the path: Pillow would map a raw TIFF into memory, and mixes up the sides of one that is turned.
+    file, size = _file(source)
+    with file:
+        while frame < frames:
             try:
-                with refusing(f"{path}{number}", EXPECTED, REMEDY):
-                    pixels, found, more = _frame(image, frame, frames, f"{path}{number}", source)
-                    metadata = _kept(found, warned | more)
+                with refusing(path, EXPECTED, REMEDY) as guarded, _Warned() as warned:
+                    if image is None:
+                        image, frames = _opened(file, path, source)
+                        opening = _said(warned)
+                    number = f"#{frame + 1}" if frames > 1 else ""
+                    guarded.where = path + number
+                    pixels, found = _frame(image, frame, frames, path + number, size, source.options.limits)
             except InputError as error:
                 if not frame:
                     raise
                 yield error
                 return
-            missing = marks_of(pixels)
-            axes = ("channel", "y", "x")[-pixels.ndim :]
-            geometry = fitted(Geometry(pixels.dtype.str, axes, pixels.shape), pixels, missing)
-            header = Header(name + number, name, MODALITY, image.format.lower(), geometry, metadata)
-            yield Record(header, pixels, missing)
+            yield _record(source, number, image.format.lower(), pixels, _kept(found, opening | _said(warned)))
+            frame += 1
 
 
 def write(records: Sequence[Record], path: Path) -> Path:
@@ -99,26 +103,43 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 
 def _is_tga(head: bytes, path: Path) -> bool:
-    return path.suffix.lower() in TGA_SUFFIXES and TGA.match(head) is not None
+    return str(path).lower().endswith(TGA_SUFFIXES) and TGA.match(head) is not None
 
 
-def _formats(source: Source) -> list[str]:
-    """Pillow's formats whose magic this is. TIFF has a reader of its own; here only to check those of ``write``."""
+def _format(source: Source) -> str:
+    """Pillow's format whose magic this is. TIFF has a reader of its own; here only to check those of ``write``."""
     if match := ANY_MAGIC.match(source.head):
-        return [str(match.lastgroup)]
-    return ["TGA" if _is_tga(source.head, source.inner) else "TIFF"]
+        return str(match.lastgroup)
+    return "TGA" if _is_tga(source.head, source.inner) else "TIFF"
 
 
-def _opened(file: IO[bytes], path: Path, source: Source) -> tuple[Any, int, set[str]]:
-    """Pillow's image, the number of its frames (of an icon's sizes), and what it warned of."""
-    with refusing(path, EXPECTED, REMEDY), _pillow() as warned:
-        formats = _formats(source)
-        try:
-            image: Any = _Icon(file) if formats == ["ICO"] else Image.open(file, formats=formats)
-        except (UnidentifiedImageError, SyntaxError) as error:
-            raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
-        frames = getattr(image, "n_frames", 1)
-    return image, frames, warned
+def _file(source: Source) -> tuple[IO[bytes], int]:
+    """The bytes of a source, in memory where they are few, as Pillow reads in small pieces; and how many they are."""
+    file, size = source.file(), source.length()
+    if isinstance(file, io.BytesIO) or size > SMALL_BYTES:
+        return file, size
+    with file:
+        data = file.read()
+    return io.BytesIO(data), len(data)
+
+
+def _record(source: Source, number: str, format: str, pixels: npt.NDArray[Any], metadata: dict[str, Any]) -> Record:
+    missing = marks_of(pixels)
+    axes = ("channel", "y", "x")[-pixels.ndim :]
+    geometry = fitted(Geometry(pixels.dtype.str, axes, pixels.shape), pixels, missing)
+    return Record(Header(source.name + number, source.name, MODALITY, format, geometry, metadata), pixels, missing)
+
+
+def _opened(file: IO[bytes], path: str, source: Source) -> tuple[Any, int]:
+    """Pillow's image, and the number of its frames (of an icon's sizes)."""
+    format = _format(source)
+    if format not in Image.OPEN:
+        Image.init()
+    try:
+        image: Any = _Icon(file) if format == "ICO" else Image.OPEN[format][0](file, "")  # as Image.open does
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:
+        raise InputError(path, expected=EXPECTED, found="a damaged or unknown header", remedy=REMEDY) from error
+    return image, getattr(image, "n_frames", 1)
 
 
 class _Icon(IcoImagePlugin.IcoFile):
@@ -139,52 +160,61 @@ class _Icon(IcoImagePlugin.IcoFile):
 
 
 def _frame(
-    image: Any, frame: int, frames: int, where: str, source: Source
-) -> tuple[npt.NDArray[Any], dict[str, Any], set[str]]:
-    """The pixels of a frame, what stands beside them, and what Pillow warned of."""
-    with _pillow() as warned:
-        if image.format == "ICO":
-            image = image.frame(frame)
-        else:
-            image.seek(frame)
-        count, size = image.width * image.height, source.local().stat().st_size
-        elements = count * len(image.getbands())
-        refuse_bomb(where, (image.height, image.width), elements, elements, size, source.options.limits)
-        refuse_lossy(image, where)
-        white, tiff = white_of(image), image.format == "TIFF"
-        # Loading turns a TIFF upright and forgets that it did; other formats may have their EXIF behind the pixels.
-        exif, orientation = (_exif_of_tiff(image), _orientation(image)) if tiff else (None, None)
-        image.load()
-        pixels = pixels_of(image, white, orientation)
-        found = {"mode": image.mode, "white": white, **_beside(image, frames)}
-        found["exif"] = exif if tiff else image.info.get("exif")
-        found["orientation"] = orientation if tiff else _orientation(image)
-    element_bytes(where, pixels.shape, pixels.itemsize, pixels.nbytes)
-    return pixels, found, warned
+    image: Any, frame: int, frames: int, where: str, size: int, limits: Limits
+) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """The pixels of a frame, and what stands beside them."""
+    if image.format == "ICO":
+        image = image.frame(frame)
+    elif frame:
+        image.seek(frame)
+    elements = image.width * image.height * len(image.getbands())
+    refuse_bomb(where, (image.height, image.width), elements, elements, size, limits)
+    refuse_lossy(image, where)
+    white, tiff = white_of(image), image.format == "TIFF"
+    # Loading turns a TIFF upright and forgets that it did; other formats may have their EXIF behind the pixels.
+    exif, orientation = (_exif_of_tiff(image), _orientation(image)) if tiff else (None, None)
+    image.load()
+    pixels = pixels_of(image, white, orientation)
+    if not pixels.size:
+        element_bytes(where, pixels.shape, pixels.itemsize, 0)
+    found = _beside(image, frames)
+    if white is not None:
+        found["white"] = white
+    found["exif"] = exif if tiff else image.info.get("exif")
+    found["orientation"] = orientation if tiff else _orientation(image)
+    return pixels, found
 
 
-@contextmanager
-def _pillow() -> Iterator[set[str]]:
-    """Pillow without its own limit of pixels; in the end, what it warned of."""
-    messages = set[str]()
-    with warnings.catch_warnings(record=True) as caught, without_pillows_limit():
-        warnings.simplefilter("always")
-        try:
-            yield messages
-        finally:
-            messages.update(str(warning.message) for warning in caught)
+class _Warned(warnings.catch_warnings):
+    """Pillow without its own limit of pixels; gives the list of what it warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(record=True, action="always")
+
+    def __enter__(self) -> Any:
+        self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        Image.MAX_IMAGE_PIXELS = self.limit
+        super().__exit__(*error)
+
+
+def _said(warned: Sequence[warnings.WarningMessage]) -> set[str]:
+    return {str(warning.message) for warning in warned} if warned else set()
 
 
 def _beside(image: Any, frames: int) -> dict[str, Any]:
     """What Pillow found beside the pixels of a loaded frame."""
     info = image.info
-    found = {key: info.get(key) for key in ("dpi", "transparency", "icc_profile", "xmp", "comment")}
-    if segments := [part for part in getattr(image, "applist", []) if not part[1].startswith(KEPT_ELSEWHERE)]:
+    found = {key: info[key] for key in BESIDE & info.keys()}
+    found["mode"] = image.mode
+    if segments := [part for part in getattr(image, "applist", ()) if not part[1].startswith(KEPT_ELSEWHERE)]:
         found["segments"] = [[name, base64.b64encode(data).decode()] for name, data in segments if name != "COM"]
     if frames > 1:
         found.update(duration=info.get("duration"), loop=info.get("loop"))
     if image.mode in ("P", "PA"):
-        found["palette"] = bytes(image.getpalette(image.palette.mode))
+        found["palette"] = image.im.getpalette(image.im.getpalettemode(), image.palette.mode)
         found["palette_mode"] = image.palette.mode if image.palette.mode != "RGB" else None
     return found
 
@@ -206,6 +236,8 @@ def _kept(found: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
 
 def _json(value: Any) -> Any:
     """bytes as base64, numbers if they are finite; None for what has no place in JSON."""
+    if type(value) in (str, int):
+        return value
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, tuple | list):
@@ -220,6 +252,8 @@ def _json(value: Any) -> Any:
 
 
 def _orientation(image: Any) -> int | None:
+    if image.format != "TIFF" and not image.info.keys() & EXIF_IN:
+        return None
     orientation = _exif(image).get(ORIENTATION)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
 

@@ -34,9 +34,12 @@ MODES = {
     "RGBX": ("|u1", 4),
     "CMYK": ("|u1", 4),
 }
+ONE_BYTE = ("|u1", "|b1")
 # The mode of elements of which nothing else is known.
 PLAIN_MODES = {MODES[mode]: mode for mode in ("1", "L", "I;16", "I;16B", "I", "F", "LA", "RGB", "RGBA")}
 
+WHITE = {"L;2": 3, "L;4": 15}  # raw modes whose samples Pillow stretches -> the largest sample
+DEEP = re.compile(r";16[BLN]")
 # https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 ORIENTATION = 274
 # Pillow turns a TIFF upright while it loads it, and no other format: orientation -> what turns it back.
@@ -57,21 +60,18 @@ def white_of(image: Any) -> int | None:
     if tile is None:
         return None
     args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    narrow = re.match(r"L;([24])", str(args[0]))
-    return (1 << int(narrow[1])) - 1 if narrow else None
+    return WHITE.get(str(args[0])[:3])
 
 
 def refuse_lossy(image: Any, where: object) -> None:
     """InputError if Pillow would not give what the file stores. Before loading."""
     if image.mode not in MODES:
         raise _lossy(where, f"Pillow's mode {image.mode}")
-    rawmodes = " ".join(str(tile.args) for tile in getattr(image, "tile", ()))
-    bits = 8 * np.dtype(MODES[image.mode][0]).itemsize
-    found = None
-    if bits == 8 and re.search(r";16[BLN]", rawmodes):
-        found = "16-bit channels, which Pillow cuts to 8"
-    if found:
-        raise _lossy(where, found)
+    if MODES[image.mode][0] not in ONE_BYTE:
+        return
+    for tile in getattr(image, "tile", ()):
+        if DEEP.search(str(tile.args)):
+            raise _lossy(where, "16-bit channels, which Pillow cuts to 8")
 
 
 def _lossy(where: object, found: str) -> InputError:
@@ -87,10 +87,15 @@ def pixels_of(image: Any, white: int | None, orientation: int | None) -> npt.NDA
     """Stored values of a loaded image: (y, x), or (channel, y, x). ``orientation`` is what it had before loading."""
     if image.format == "TIFF" and orientation in TURN_BACK:
         image = image.transpose(TURN_BACK[orientation])
-    pixels = np.asarray(image)
+    dtype, channels = MODES[image.mode]
+    if image.mode == "1":  # its bytes are bits
+        pixels = np.asarray(image)
+    else:
+        size = (image.height, image.width, channels) if channels > 1 else (image.height, image.width)
+        pixels = np.frombuffer(image.tobytes(), dtype).reshape(size)
     if white is not None:
         pixels = np.rint(pixels * (white / _full(image.mode))).astype(pixels.dtype)
-    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
 
 
 def image_of(elements: Any, metadata: dict[str, Any]) -> Image.Image:

@@ -50,6 +50,8 @@ class Head(NamedTuple):
 
 def sniff(head: bytes, path: Path) -> bool:
     """By a whole header; of plain files by decimals to the end of the head: a text may begin like one."""
+    if head[:1] != b"P":
+        return False
     if PLAIN.match(head):
         return DECIMALS.match(head, 2) is not None
     return any(pattern.match(head) for pattern in HEADS.values())

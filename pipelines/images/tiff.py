@@ -27,7 +27,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
 
     A compressed file cannot be looked through before it is unpacked here: where it is a stack, it is read as a scan.
     """
-    yield from reading.read(source)
+    yield from reading.read(source, image=None if source.codecs else True)
 
 
 def write(records: Sequence[Record], path: Path) -> Path:

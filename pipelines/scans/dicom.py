@@ -103,10 +103,11 @@ def _series(source: Source) -> Record:
         with refusing(part.label, "a slice of a series", REPAIR):
             parts.append((part, dicom, layout_of(dicom)))
             facts.append(slice_of(dicom.dataset, path.name))
+        part.let_go()
     stack = arranged(facts, source.label)
     by_name = {part.name: (part, dicom, layout) for part, dicom, layout in parts}
     ordered = [by_name[slice.name] for slice in stack.slices]
-    elements = Slices(source, ordered, stack.shape)
+    elements = Slices(source, ordered, stack.shape).elements
     scales = [scale for _, dicom, _ in ordered for scale in scaling(dicom.dataset, 1)]
     pads = {padding(dicom, layout) for _, dicom, layout in ordered}
     metadata = about([dicom for _, dicom, _ in ordered]) | of_stack(stack)

@@ -4,6 +4,7 @@ Legend: *before* is all bytes up to the value of the pixel data, *after* all byt
 so a file whose pixel data is not compressed is written byte for byte.
 """
 
+import os
 import struct
 import warnings
 import zlib
@@ -20,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from aunn_data.errors import InputError
 from pipelines.compressed import FREE_BYTES
+from pipelines.scans.dicom_values import value_in
 from pipelines.source import COPY_BYTES, Source
 from pipelines.stored import refusing
 
@@ -30,7 +32,7 @@ ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN")
 SHORT_VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-FIRST_GROUPS = (2, 8)  # of a file without preamble; of what follows one
+FIRST_GROUPS = (b"\2\0", b"\x08\0")  # of a file without preamble; of what follows one
 TELLING = {0x00080010, 0x00080016, 0x00080060}  # recognition code, SOP class, modality: no other format has these
 DEFLATED = DeflatedExplicitVRLittleEndian
 INFLATED = ExplicitVRLittleEndian.encode().ljust(len(DEFLATED), b"\0")
@@ -58,7 +60,7 @@ class Dicom:
 
     def whole(self, keyword: str, default: int | None = None, least: int = 0, most: int = 1 << 31) -> int:
         """A whole number of the data set. InputError if it is none, or outside its range."""
-        value = self.dataset.get(keyword)
+        value = value_in(self.dataset, keyword)
         if value in (None, "") and default is not None:
             return default
         try:
@@ -77,7 +79,7 @@ def has_magic(head: bytes) -> bool:
     if head[MAGIC_AT : MAGIC_AT + 4] == MAGIC:
         group = head[MAGIC_AT + 4 : MAGIC_AT + 6]
         return len(group) < 2 or group in (b"\x02\0", b"\x08\0", b"\0\x08", b"\0\x02", b"\0\0")
-    return _is_naked(head)
+    return head[:2] in FIRST_GROUPS and _is_naked(head)
 
 
 def _is_naked(head: bytes) -> bool:
@@ -90,7 +92,7 @@ def _is_naked(head: bytes) -> bool:
             length = int.from_bytes(head[at + 6 : at + 8], "little")
         elif vr in (*LONG_VRS, b"SQ", b"UT"):
             length, value_at = int.from_bytes(head[at + 8 : at + 12], "little"), at + 12
-        if tag <= last or length % 2 or (last < 0 and group not in FIRST_GROUPS) or length > 1 << 16:
+        if tag <= last or length % 2 or length > 1 << 16:
             break
         explicit = value_at == at + 12 or vr in SHORT_VRS
         if element and not _fits(tag, vr if explicit else b""):
@@ -123,14 +125,14 @@ def opened(source: Source) -> Dicom:
     with refusing(label, "a DICOM file", REPAIR), quiet():
         if start := _deflated_from(path, source.head):
             path = _inflated(path, start, source)
-        with path.open("rb") as file:
+        with path.open("rb") if start else source.file() as file:
             dicom = parsed(file, path, label)
         return replace(dicom, syntax=str(DEFLATED)) if start else dicom
 
 
 def parsed(file: IO[bytes], path: Path, label: str, size: int | None = None) -> Dicom:
     """The data set of an open file of plain bytes; ``size`` None is the file's own."""
-    size = path.stat().st_size if size is None else size
+    size = file.seek(0, os.SEEK_END) if size is None else size
     file.seek(MAGIC_AT)
     headed = file.read(4) == MAGIC
     file.seek(0)

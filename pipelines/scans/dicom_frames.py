@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.scans.dicom_file import Dicom
 from pipelines.scans.dicom_geometry import SAME_MM, Plane, Vector, numbers, placing, plane_of
 from pipelines.scans.dicom_series import Stack
+from pipelines.scans.dicom_values import value_in
 
 VECTORS = {0x00540080: "z", 0x00540100: "t", 0x00181063: "t", 0x00181065: "t", 0x3004000C: "z"}
 SLICES, DOSE_PLANES = 0x00540080, 0x3004000C
@@ -47,7 +48,7 @@ def placed(dicom: Dicom, frames: int) -> Placed:
 
 def _single(dicom: Dicom) -> Placed:
     spacing, affine = placing([plane_of(dicom.dataset)])
-    mosaic = "MOSAIC" in str(dicom.dataset.get("ImageType", ""))  # its position is not that of a slice
+    mosaic = "MOSAIC" in str(value_in(dicom.dataset, "ImageType"))  # its position is not that of a slice
     return Placed((), (), spacing, None if mosaic else affine, [])
 
 
@@ -72,7 +73,7 @@ def _planes(dicom: Dicom, frames: int) -> list[Plane]:
     """The plane of every frame, as far as the file says; a dose is a list of distances along the normal."""
     dataset = dicom.dataset
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    per_frame = value_in(dataset, "PerFrameFunctionalGroupsSequence") or []
     if len(per_frame) == frames:
         return [plane_of(*_groups(item), *_groups(shared), dataset) for item in per_frame]
     plane, offsets = plane_of(*_groups(shared), dataset), numbers(dataset.get("GridFrameOffsetVector"), frames)
@@ -90,7 +91,7 @@ def _groups(item: Any) -> list[Any]:
 
 
 def _first(dataset: Any, name: str) -> Any:
-    sequence = dataset.get(name) or []
+    sequence = value_in(dataset, name) or []
     return sequence[0] if len(sequence) else None
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.scans.dicom_values import value_in
+
 SAME_MM = 1e-3  # positions nearer than this are one
 EVEN = 0.01  # of the distance between slices: how far one may lie from where it should
 TURNED = 1e-4  # directions that differ less are one
@@ -66,7 +68,7 @@ def plane_of(*parts: Any) -> Plane:
     """The plane that data sets say, the first that knows: a frame's own groups, the shared ones, the data set."""
 
     def first(keyword: str) -> Any:
-        return next((value for part in parts if (value := part.get(keyword)) not in (None, "")), None)
+        return next((value for part in parts if (value := value_in(part, keyword)) not in (None, "")), None)
 
     thickness = numbers([first("SpacingBetweenSlices") or first("SliceThickness")], 1)
     spacing = numbers(first("PixelSpacing"), 2)

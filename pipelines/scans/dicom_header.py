@@ -14,6 +14,7 @@ from aunn_data.errors import InputError
 from pipelines.scans.dicom_file import Dicom, kept
 from pipelines.scans.dicom_pixels import SUBSAMPLED, Layout
 from pipelines.scans.dicom_series import Stack
+from pipelines.scans.dicom_values import value_in, word_in
 
 ABOUT = (  # what a reader of the header looks for; all else is in the data set, verbatim
     *("Modality", "Manufacturer", "ManufacturerModelName", "StudyDescription", "SeriesDescription", "ProtocolName"),
@@ -32,12 +33,13 @@ def packed(parts: Sequence[tuple[Dicom, Layout]], label: str) -> dict[str, Any]:
     """What stands before and after the pixel data of every file, one after another, Zstandard in base64."""
     many = {"enable_ldm": True, "window_log": 23} if len(parts) > 1 else {}  # slices differ in little from one another
     options = zstandard.ZstdCompressionParameters.from_level(3, **many)
-    stream, lengths, pieces = zstandard.ZstdCompressor(compression_params=options).compressobj(), [], []
+    stream, lengths, pieces, size = zstandard.ZstdCompressor(compression_params=options).compressobj(), [], [], 0
     for dicom, layout in parts:
         both = kept(dicom, dicom.length if dicom.encapsulated else layout.value_bytes)
         lengths.append([len(piece) for piece in both])
-        pieces += [stream.compress(piece) for piece in both]
-        if sum(map(len, pieces)) > MOST_HEADERS:
+        pieces += (new := [stream.compress(piece) for piece in both])
+        size += sum(map(len, new))
+        if size > MOST_HEADERS:
             raise InputError(label, expected="headers of 1 GiB at most", found="more", remedy="split the series")
     data = b"".join([*pieces, stream.flush()])
     return {
@@ -61,7 +63,7 @@ def about(dicoms: Sequence[Dicom]) -> dict[str, Any]:
     first, words = dicoms[0], {}
     for keyword, tag in ABOUT_TAGS.items():
         stored = {repr(getattr(dicom.dataset.get_item(tag), "value", None)) for dicom in dicoms[1:] and dicoms}
-        if len(stored) < 2 and (value := str(first.dataset.get(keyword) or "")):
+        if len(stored) < 2 and (value := word_in(first.dataset, keyword)):
             words[keyword] = value[:200]
     mosaic = first.dataset.get((0x0019, 0x100A))
     if "MOSAIC" in words.get("ImageType", "") and mosaic is not None:
@@ -98,15 +100,17 @@ def of_stack(stack: Stack) -> dict[str, Any]:
 
 def scaling(dataset: Any, frames: int) -> list[tuple[float, float]]:
     """Slope and intercept of every frame; one pair where all frames have them in common."""
-    if (dose := _number(dataset.get("DoseGridScaling"), 0.0)) != 0.0:
+    if (dose := _number(value_in(dataset, "DoseGridScaling"), 0.0)) != 0.0:
         return [(dose, 0.0)]
-    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
+    per_frame = list(value_in(dataset, "PerFrameFunctionalGroupsSequence") or [])
+    shared = list(value_in(dataset, "SharedFunctionalGroupsSequence") or [])
     scales = []
     for group in per_frame if len(per_frame) == frames else [None]:
         found = [*_transformations(group), *_transformations(shared[0] if shared else None), dataset]
-        where = next((item for item in found if item.get("RescaleSlope") not in (None, "")), dataset)
-        scales.append((_number(where.get("RescaleSlope"), 1.0), _number(where.get("RescaleIntercept"), 0.0)))
+        where = next((item for item in found if value_in(item, "RescaleSlope") not in (None, "")), dataset)
+        scales.append(
+            (_number(value_in(where, "RescaleSlope"), 1.0), _number(value_in(where, "RescaleIntercept"), 0.0))
+        )
     return scales
 
 
@@ -126,8 +130,8 @@ def padding(dicom: Dicom, layout: Layout) -> tuple[int, int] | None:
     """The least and the greatest value of pixels that only pad a picture; None if none are declared."""
     if not layout.photometric.startswith("MONOCHROME") or layout.dtype.kind not in "iu":
         return None
-    low = dicom.dataset.get("PixelPaddingValue")
-    high = dicom.dataset.get("PixelPaddingRangeLimit")
+    low = value_in(dicom.dataset, "PixelPaddingValue")
+    high = value_in(dicom.dataset, "PixelPaddingRangeLimit")
     if not isinstance(low, int):
         return None
     values = sorted([low, high if isinstance(high, int) else low])

@@ -23,6 +23,7 @@ from aunn_data.errors import InputError
 from pipelines.compressed import FREE_BYTES
 from pipelines.options import Limits
 from pipelines.scans.dicom_file import DEFLATED, REPAIR, Dicom, quiet
+from pipelines.scans.dicom_values import value_in
 from pipelines.source import Source
 from pipelines.stored import element_bytes, refusing, stored
 
@@ -77,7 +78,7 @@ def layout_of(dicom: Dicom) -> Layout:
     """How the pixels lie, checked. InputError if no image can be so."""
     bits, frames = dicom.whole("BitsAllocated", least=1), dicom.whole("NumberOfFrames", 1) or 1
     samples = dicom.whole("SamplesPerPixel", 1, 1, 4)
-    photometric = str(dicom.dataset.get("PhotometricInterpretation") or "")
+    photometric = str(value_in(dicom.dataset, "PhotometricInterpretation") or "")
     signed = dicom.whole("PixelRepresentation", 0, 0, 1)
     kind = "iu"[not signed] if dicom.keyword == "PixelData" else "f"
     if bits not in ((1, 8, 16, 32, 64) if kind != "f" else ({"FloatPixelData": 32}.get(dicom.keyword, 64),)):

@@ -19,6 +19,7 @@ from aunn_data.errors import InputError
 from pipelines import compressed
 from pipelines.scans.dicom_file import MAGIC, MAGIC_AT, has_magic, quiet
 from pipelines.scans.dicom_geometry import SAME_MM, Plane, plane_of, same_directions
+from pipelines.scans.dicom_values import value_in
 from pipelines.source import HEAD_BYTES, Group, Source
 
 SAME = (  # what the slices of a stack have in common
@@ -39,7 +40,7 @@ TAGS = [
     *(*SAME, *TIMES, "SOPInstanceUID", "ImageType", "InstanceNumber", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness"),
 ]
-SAME_TAGS, TIME_TAGS = ([Tag(keyword) for keyword in keywords] for keywords in (SAME, TIMES))
+SAME_TAGS = [Tag(keyword) for keyword in SAME]
 MOST_PEEKED = 1 << 20  # bytes of a compressed file that are looked through for what is in TAGS
 MOST_DIRECTIONS = 64  # of one series that a slice is compared with, latest first
 
@@ -105,16 +106,17 @@ def _slice_in(path: Path) -> Slice | None:
 
 def slice_of(dataset: Any, name: str) -> Slice | None:
     """The slice of a data set of one frame that names its series, else None."""
-    if not dataset.get("SeriesInstanceUID") or not dataset.get("Rows") or int(dataset.get("NumberOfFrames") or 1) > 1:
+    series, rows, frames = (value_in(dataset, keyword) for keyword in ("SeriesInstanceUID", "Rows", "NumberOfFrames"))
+    if not series or not rows or int(frames or 1) > 1:
         return None
-    number = dataset.get("InstanceNumber")
+    number = value_in(dataset, "InstanceNumber")
     return Slice(
         name,
-        str(dataset.get("SOPInstanceUID", "")),
+        str(value_in(dataset, "SOPInstanceUID") or ""),
         (*(repr(getattr(dataset.get_item(tag), "value", "")) for tag in SAME_TAGS), str(dataset.original_encoding[1])),
-        str(dataset.get("ImageType", "")),
+        str(value_in(dataset, "ImageType") or ""),
         None if number in (None, "") else int(number),
-        tuple(_float(dataset.get(key)) if tag in dataset else 0.0 for key, tag in zip(TIMES, TIME_TAGS, strict=True)),
+        tuple(_float(value_in(dataset, keyword)) for keyword in TIMES),
         plane_of(dataset),
     )
 

@@ -1,5 +1,6 @@
 """The slices of a DICOM series as one array, read from their files when they are asked for."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from pipelines.scans.dicom_file import Dicom
 from pipelines.scans.dicom_pixels import HELD_BYTES, Layout, checked, frames_of, is_plain
 from pipelines.source import Source
+from pipelines.stored import SLAB_BYTES, SMALL_BYTES
 
 Part = tuple[Source, Dicom, Layout]
 
@@ -17,7 +19,8 @@ Part = tuple[Source, Dicom, Layout]
 class Slices:
     """Array-like of shape (C?, *grid, y, x): a slice for every place of the grid, the last axis of which is fastest.
 
-    What is compressed is decoded once, when this is made, into memory or a scratch file; all else is read every time.
+    What is compressed is decoded once, when this is made, into memory or a scratch file, and all else if it is little;
+    big slices that are not compressed are read every time.
     """
 
     def __init__(self, source: Source, parts: Sequence[Part], grid: tuple[int, ...]):
@@ -28,12 +31,22 @@ class Slices:
         self.dtype = layout.dtype
         for _, dicom, layout in parts:
             checked(dicom, layout, source.options.limits, len(parts))
-        self.decoded = None if all(is_plain(dicom, layout) for _, dicom, layout in parts) else self._decoded()
+        little = math.prod(self.shape) * self.dtype.itemsize <= SMALL_BYTES
+        plain = not little and all(is_plain(dicom, layout) for _, dicom, layout in parts)
+        self.decoded = None if plain else self._decoded()
         self.parts = [(part, replace(dicom, dataset=None), layout) for part, dicom, layout in parts]
+
+    @property
+    def elements(self) -> "npt.NDArray[Any] | Slices":
+        """All of them where they are in memory, else itself."""
+        if self.decoded is None or isinstance(self.decoded, np.memmap):
+            return self
+        found = self.decoded.reshape(*self.grid, *self.decoded.shape[1:])
+        return np.moveaxis(found, len(self.grid), 0) if self.channels else found
 
     def _decoded(self) -> npt.NDArray[Any]:
         shape = (len(self.parts), *self.channels, *self.shape[-2:])
-        if np.prod(shape, dtype=float) * self.dtype.itemsize <= HELD_BYTES:
+        if math.prod(shape) * self.dtype.itemsize <= HELD_BYTES:
             frames = np.empty(shape, self.dtype)
         else:
             frames = np.memmap(self.source.scratch.folder / f"slices-{id(self)}", self.dtype, "w+", 0, shape)
@@ -93,4 +106,5 @@ class PaddingMarks:
 def padding_marks(elements: Any, pad: tuple[int, int]) -> PaddingMarks | None:
     """Marks of the elements from one value to another; None if there is none, looked for slab by slab."""
     marks = PaddingMarks(elements, *pad)
-    return marks if any(bool(marks[k : k + 1].any()) for k in range(marks.shape[0])) else None
+    step = max(1, SLAB_BYTES // max(1, math.prod(marks.shape[1:]) * elements.dtype.itemsize))
+    return marks if any(bool(marks[k : k + step].any()) for k in range(0, marks.shape[0], step)) else None

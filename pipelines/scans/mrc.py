@@ -39,7 +39,9 @@ def sniff(head: bytes, path: Path) -> bool:
     """By content: "MAP" at byte 208; files from before that by a name of theirs and a header that could be one."""
     if len(head) < HEADER_BYTES:
         return False
-    return head[208:211] == b"MAP" or (path.suffix.lower() in SUFFIXES and any(_plausible(head, o) for o in "<>"))
+    if head[208:211] == b"MAP":
+        return True
+    return str(path).lower().endswith(SUFFIXES) and any(_plausible(head, order) for order in "<>")
 
 
 def read(source: Source) -> Iterator[Record | InputError]:

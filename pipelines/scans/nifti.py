@@ -16,7 +16,6 @@ from aunn_data.record import Record
 from pipelines.scans.nifti_header import (
     KINDS,
     LONGEST,
-    PAIR,
     REPAIR,
     SINGLE,
     format_of,
@@ -39,10 +38,10 @@ SPATIAL = ("z", "y", "x")
 
 def sniff(head: bytes, path: Path) -> bool:
     """By content: size and magic of a header. Analyze's has no magic; half of a pair is claimed, so as to be told."""
-    suffix = path.suffix.lower()
+    suffix = str(path)[-4:].lower()
     if suffix == ".img":
         return _head_of(path.with_suffix(".hdr"))[:4] in KINDS
-    return magic(head) in (*SINGLE, *PAIR) or (suffix == ".hdr" and head[:4] in KINDS)
+    return head[:4] in KINDS and (suffix == ".hdr" or magic(head) != b"")
 
 
 def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterator[Group]:

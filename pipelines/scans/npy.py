@@ -35,8 +35,10 @@ REMEDY = "save it again with numpy.save: whole numbers, floats, complex numbers 
 
 def sniff(head: bytes, path: Path) -> bool:
     """By content: numpy's magic, or a zip archive whose members are all arrays."""
+    if not head.startswith(ZIP):
+        return head.startswith(MAGIC)
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    return head.startswith(MAGIC) or (head.startswith(ZIP) and name.endswith(b".npy") and _only_arrays(path))
+    return name.endswith(b".npy") and _only_arrays(path)
 
 
 def read(source: Source) -> Iterator[Record | InputError]:

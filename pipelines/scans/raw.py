@@ -44,6 +44,7 @@ FORMATS = ("raw_json",)
 
 AXES = ("t", "z", "y", "x")
 SUFFIXES = (".raw", ".bin", ".vol")
+COMPRESSED = tuple(compressed.SUFFIXES)
 OTHERS = {".tif", ".tiff", ".png", ".jpg", ".npy", ".npz", ".nii", ".nrrd", ".mha", ".mhd", ".mrc", ".h5", ".dcm"}
 OWN_KEYS, VESUVIUS_KEYS = ("dtype", "shape"), ("width", "height", "slices")
 MOST_OFFSET = 1 << 22  # bytes before the numbers that a header can keep
@@ -67,9 +68,10 @@ def sniff(head: bytes, path: Path) -> bool:
     """Is there a note beside it (in it, where it is a folder)?"""
     if not head and path.is_dir():
         return len(_pairs(path, sorted(entry.name for entry in os.scandir(path) if entry.is_file()))) == 1
-    if path.suffix.lower() not in OTHERS and _says(f"{path}.json", OWN_KEYS):
+    suffix = str(path)[str(path).rfind(".") :].lower()
+    if suffix not in OTHERS and _says(f"{path}.json", OWN_KEYS):
         return True
-    return path.suffix.lower() in SUFFIXES and _says(path.with_name(META), VESUVIUS_KEYS)
+    return suffix in SUFFIXES and _says(path.with_name(META), VESUVIUS_KEYS)
 
 
 def gather(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Iterator[Group]:
@@ -156,11 +158,11 @@ def _pairs(folder: Path, names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _inner(name: str) -> str:
     """The name without the suffixes of compression."""
-    return compressed.inner_name(Path(name)).name
+    return compressed.inner_name(Path(name)).name if name.lower().endswith(COMPRESSED) else name
 
 
 def _says(path: str | Path, keys: Sequence[str]) -> bool:
-    if not os.path.exists(path):  # beside most files there is none, and all are asked
+    if not os.access(path, os.F_OK):  # beside most files there is none, and all are asked
         return False
     try:
         said = json.loads(text_of(Path(path)))

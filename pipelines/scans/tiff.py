@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aunn_data.errors import InputError
 from aunn_data.record import Record
-from pipelines.source import Source
+from pipelines.source import HEAD_BYTES, Source
 from pipelines.tiff import reading, writing
 from pipelines.tiff.ifd import MAGIC, Skeleton
 from pipelines.tiff.stacks import is_stack
@@ -23,13 +23,14 @@ def sniff(head: bytes, path: Path) -> bool:
     """By magic number, and what the first directories say; these may lie anywhere in the file."""
     if not MAGIC.match(head) or head[128:132] == b"DICM":
         return False
-    try:
-        with path.open("rb") as file:
-            if file.read(len(head)) == head:
-                return is_stack(Skeleton(file, path))
-    except (OSError, InputError):
-        pass
-    try:  # a compressed file: its head at least
+    if len(head) == HEAD_BYTES:
+        try:
+            with path.open("rb", 0) as file:
+                if file.read(len(head)) == head:
+                    return is_stack(Skeleton(file, path))
+        except (OSError, InputError):
+            pass
+    try:  # all of a little file; of a compressed one its head at least
         return is_stack(Skeleton(io.BytesIO(head), path))
     except InputError:
         return False

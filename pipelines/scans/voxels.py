@@ -88,10 +88,9 @@ def check_unpacked(source: Source, shape: Sequence[int], itemsize: int, packed_b
 
 def lying(source: Source, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> tuple[npt.NDArray[Any], int]:
     """The array that lies in a file from ``offset`` on, and the number of bytes after it."""
-    path = source.local()
-    available = max(0, path.stat().st_size - offset)
+    available = max(0, source.length() - offset)
     needed = check(source, shape, dtype.itemsize, available)
-    return stored(path, dtype, shape, offset), available - needed
+    return stored(source.local(), dtype, shape, offset, source.whole), available - needed
 
 
 def unpacked(

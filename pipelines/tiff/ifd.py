@@ -5,11 +5,12 @@ TIFF 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf) and Big
 is damaged, so what they are given is checked here first.
 """
 
+import io
+import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from aunn_data.errors import InputError
 
@@ -27,13 +28,12 @@ MOST_KEPT = 4
 SUB_IFDS = 330
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """A tag of a directory. ``data`` are its raw bytes, or the offset where they lie in the file."""
 
     code: int
     kind: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a tuple's own count, which nobody needs
     data: bytes | int
 
     @property
@@ -42,15 +42,14 @@ class Tag:
         return self.count * SIZES[self.kind]
 
 
-@dataclass(frozen=True)
-class Ifd:
+class Ifd(NamedTuple):
     """A directory: where it lies, its tags in order, and what of it could not be understood."""
 
     offset: int
     tags: tuple[Tag, ...]
     next: int
-    odd: tuple[str, ...] = ()
-    by_code: dict[int, Tag] = field(default_factory=dict, repr=False)
+    odd: tuple[str, ...]
+    by_code: dict[int, Tag]  # of a tag that is there twice, the first
 
 
 class Skeleton:
@@ -58,8 +57,9 @@ class Skeleton:
 
     def __init__(self, file: IO[bytes], where: object):
         self.file, self.where = file, where
-        self.size = file.seek(0, 2)
-        head = self._read(0, 8)
+        self._bytes = file.getvalue() if isinstance(file, io.BytesIO) else None
+        self.size = len(self._bytes) if self._bytes is not None else os.fstat(file.fileno()).st_size
+        head = self.read(0, 8)
         if not MAGIC.match(head):
             raise self.bad("a TIFF header", f"{head!r}")
         self.order = "<" if head.startswith(b"I") else ">"
@@ -76,7 +76,7 @@ class Skeleton:
     def first(self) -> int:
         """Where the first directory lies."""
         at = 8 if self.big else 4
-        return self._number(self._read(at, self.word))
+        return self._number(self.read(at, self.word))
 
     def chain(self, most: int | None = None) -> Iterator[Ifd]:
         """The directories in order, at most so many. InputError where the chain bites its tail or leads out."""
@@ -93,34 +93,38 @@ class Skeleton:
 
     def ifd(self, offset: int) -> Ifd:
         """The directory at an offset. InputError if it does not lie in the file whole."""
-        found = self._first.get(offset) or self._parsed(offset)
-        if len(self._first) < MOST_KEPT:
-            self._first[offset] = found
+        found = self._first.get(offset)
+        if found is None:
+            found = self._parsed(offset)
+            if len(self._first) < MOST_KEPT:
+                self._first[offset] = found
         return found
 
     def _parsed(self, offset: int) -> Ifd:
         width = 8 if self.big else 2
-        count = self._number(self._read(offset, width))
+        count = self._number(self.read(offset, width))
         if not 0 < count <= MOST_TAGS:
             raise self.bad(f"a directory of 1 to {MOST_TAGS} tags at offset {offset}", f"{count} tags")
-        data = self._read(offset + width, count * self._entry.size + self.word)
-        tags, odd = [], []
-        for code, kind, values, inline in self._entry.iter_unpack(data[: -self.word]):
-            if kind not in KINDS:
+        data = self.read(offset + width, count * self._entry.size + self.word)
+        tags, odd, word = [], [], self.word
+        for code, kind, values, inline in self._entry.iter_unpack(data[:-word]):
+            if kind not in SIZES:
                 odd.append(f"tag {code} of unknown type {kind}")
                 continue
             size = values * SIZES[kind]
-            place = inline[:size] if size <= self.word else self._number(inline)
-            if isinstance(place, int) and place + size > self.size:
+            if size <= word:
+                tags.append(Tag(code, kind, values, inline[:size]))
+                continue
+            place = self._number(inline)
+            if place + size > self.size:
                 raise self.bad(f"the {size} bytes of tag {code} at offset {place}", f"a file of {self.size} bytes")
-            tag = Tag(code, kind, values, place)
-            tags.append(tag)
-        by_code = {tag.code: tag for tag in reversed(tags)}  # of a tag that is there twice, the first
+            tags.append(Tag(code, kind, values, place))
+        by_code = {tag.code: tag for tag in reversed(tags)}
         return Ifd(offset, tuple(tags), self._number(data[-self.word :]), tuple(odd), by_code)
 
     def raw(self, tag: Tag) -> bytes:
         """The bytes of a tag's value."""
-        return tag.data if isinstance(tag.data, bytes) else self._read(tag.data, tag.size)
+        return tag.data if isinstance(tag.data, bytes) else self.read(tag.data, tag.size)
 
     def values(self, tag: Tag) -> tuple[Any, ...]:
         """The numbers of a tag; of text its bytes."""
@@ -154,11 +158,13 @@ class Skeleton:
             return ""
         return self.raw(tag).split(b"\0")[0].decode("utf-8", "replace")
 
-    def _read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes of the file. InputError if it has not so many there."""
         if offset < 0 or offset + size > self.size:
             raise self.bad(f"{size} bytes at offset {offset}", f"a file of {self.size} bytes")
-        self.file.seek(offset)
-        data = self.file.read(size)
+        if self._bytes is not None:
+            return self._bytes[offset : offset + size]
+        data = os.pread(self.file.fileno(), size, offset)
         if len(data) != size:
             raise self.bad(f"{size} bytes at offset {offset}", f"{len(data)}")
         return data

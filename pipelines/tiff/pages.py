@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tifffile
 
 from aunn_data.errors import InputError
 from pipelines.options import Limits
 from pipelines.stored import element_bytes, refusing
 from pipelines.tiff.ifd import Ifd, Skeleton
+from pipelines.tiff.plain import plain_of
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it complains of is checked here
 
@@ -92,7 +94,13 @@ class Layout:
         separate, depth, length, width, samples = self.shaped
         return (*(size for size in (separate * samples, depth) if size > 1), length, width)
 
-    @property
+    def channels_first(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows of a page that are shaped, as ``shape`` has them."""
+        first = samples[..., 0] if samples.shape[-1] == 1 else samples[0].transpose(3, 0, 1, 2)
+        found: npt.NDArray[Any] = first.reshape(*self.shape[:-2], *first.shape[-2:])
+        return found
+
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """The names of the shape's axes."""
         separate, depth, *_, samples = self.shaped
@@ -139,9 +147,21 @@ class Pages:
         self.skeleton, self.path, self.limits = skeleton, path, limits
         self.layouts: dict[Any, Layout] = {} if layouts is None else layouts  # shared by files that are alike
 
+    @cached_property
+    def _tiff(self) -> Any:
+        """tifffile's view of the file, which stays ours to close."""
+        return tifffile.TiffFile(self.skeleton.file, offset=0, _multifile=False)
+
     def page(self, ifd: Ifd, where: object) -> Page:
         """The page of a directory."""
         skeleton = self.skeleton
+        colours = ifd.by_code.get(COLOUR_MAP)
+        palette = skeleton.raw(colours) if colours else None
+        if plain := plain_of(skeleton, ifd):
+            most = self.limits.max_elements * plain.dtype.itemsize
+            size = element_bytes(where, plain.shaped, plain.dtype.itemsize, most)
+            layout = Layout(self.path, plain, plain.shaped, plain.dtype, 1)
+            return Page(ifd, layout, (plain.start,), (size,), None, (layout.like, palette))
         tags = [ifd.by_code.get(code) for code in LAYOUT]
         key = (skeleton.order, *[(tag.kind, skeleton.raw(tag)) if tag else None for tag in tags])
         if key not in self.layouts:
@@ -149,18 +169,16 @@ class Pages:
                 self.layouts[key] = self._layout(ifd, where)
         layout = self.layouts[key]
         offsets, counts = self._segments(ifd, layout, where)
-        tables, colours = ifd.by_code.get(JPEG_TABLES), ifd.by_code.get(COLOUR_MAP)
-        palette = skeleton.raw(colours) if colours else None
+        tables = ifd.by_code.get(JPEG_TABLES)
         return Page(ifd, layout, offsets, counts, skeleton.raw(tables) if tables else None, (layout.like, palette))
 
     def _layout(self, ifd: Ifd, where: object) -> Layout:
-        with tifffile.TiffFile(self.skeleton.file, offset=0, _multifile=False) as tiff:
-            page: Any = tiff.pages.first  # has been parsed already
-            if page.offset != ifd.offset:
-                tiff.filehandle.seek(ifd.offset)
-                page = tifffile.TiffPage(tiff, index=0)
-            if page.dtype is not None and 0 not in page.shaped:
-                page.init_decode()  # while the file is open: it looks into JPEGs
+        page: Any = self._tiff.pages.first  # has been parsed already
+        if page.offset != ifd.offset:
+            self._tiff.filehandle.seek(ifd.offset)
+            page = tifffile.TiffPage(self._tiff, index=0)
+        if page.dtype is not None and 0 not in page.shaped:
+            page.init_decode()  # while the file is open: it looks into JPEGs
         if page.dtype is None or page.dtype.kind not in "biufc" or isinstance(page.bitspersample, tuple):
             found = f"{page.bitspersample} bits, format {page.sampleformat}"
             raise _refused(where, "samples of one numeric type", found)

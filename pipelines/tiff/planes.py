@@ -24,66 +24,60 @@ Segment = tuple[npt.NDArray[Any], tuple[int, ...]]
 """Samples (depth, length, width, samples in a pixel), and where they begin in a page that is shaped."""
 
 
-class Planes:
-    """Array-like of pages of one kind: (*grid, *page). ``numbers`` says for each place in the grid which page it is.
+class Decoder:
+    """Rows of pages of one kind. ``read`` gives so many bytes of the file from an offset on.
 
-    Only the strips or tiles that a slice needs are read and decoded. ``keep`` is held on to as long as the array is.
+    ``segments`` is how many decoded strips or tiles are kept, as more rows of them may be asked for.
     """
 
-    def __init__(self, path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any], keep: Any, where: object):
-        self.path, self.pages, self.numbers, self.keep, self.where = path, pages, numbers, keep, where
-        self.shape = (*numbers.shape, *pages[0].shape)
+    def __init__(self, read: Callable[[int, int], bytes], pages: Sequence[Page], where: object, segments: int = 0):
+        self.read, self.pages, self.where = read, pages, where
         self.dtype = pages[0].layout.dtype
         self._native = self.dtype.newbyteorder("=")
-        per_segment = max(1, pages[0].bytes // pages[0].layout.segments)
-        self._segment = lru_cache(maxsize=max(1, CACHED_BYTES // per_segment))(self._decoded)
-        self._file = os.open(path, os.O_RDONLY)
-        finalize(self, os.close, self._file)
+        self.segment = lru_cache(maxsize=segments)(self._decoded) if segments else self._decoded
 
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        bounds, cut = boxed(key, self.shape)
-        split = self.numbers.ndim
-        numbers = self.numbers[tuple(slice(*bound) for bound in bounds[:split])]
-        out = np.empty((*numbers.shape, *(len(range(*bound)) for bound in bounds[split:])), self.dtype)
-        start, stop, step = bounds[-2]
-        inner = (*(slice(*bound) for bound in bounds[split:-2]), slice(0, stop - start, step), slice(*bounds[-1]))
-
-        def fill(place: tuple[int, ...], several: bool) -> None:
-            out[place] = self._rows(int(numbers[place]), start, stop, not several)[inner]
-
-        if out.size:
-            places = list(np.ndindex(numbers.shape))
-            heavy = self.pages[0].layout.packed and out.nbytes >= PARALLEL_BYTES
-            _each(lambda place: fill(place, len(places) > 1), places, heavy)
-        picked: npt.NDArray[Any] = out[cut]
-        return picked
-
-    def _rows(self, number: int, start: int, stop: int, parallel: bool) -> npt.NDArray[Any]:
+    def rows(self, number: int, start: int, stop: int, parallel: bool) -> npt.NDArray[Any]:
         """Some rows of a page, shaped like it."""
         page = self.pages[number]
         layout = page.layout
-        separate, depth, _, width, contig = layout.shaped
+        separate, depth, length, width, contig = layout.shaped
+        if page.linear is not None:
+            return layout.channels_first(self._lying(page, page.linear, start, stop))
+        if layout.segments == 1:  # as it was decoded; a tile may be larger
+            samples, _ = self.segment(number, 0)
+            if all(have >= size for have, size in zip(samples.shape, layout.shaped[1:], strict=True)):
+                samples = samples[None, :depth, start:stop, :width]
+                return layout.channels_first(samples.astype(self.dtype, copy=False))
         out = np.empty((separate, depth, stop - start, width, contig), self.dtype)
 
         def fill(index: int) -> None:
-            samples, (s, z, y, x, _) = self._segment(number, index)
+            samples, (s, z, y, x, _) = self.segment(number, index)
             low, high = max(y, start), min(y + samples.shape[1], stop)
             if low < high:
                 there = out[s, z : z + samples.shape[0], low - start : high - start, x : x + samples.shape[2]]
                 there[...] = samples[: there.shape[0], low - y : high - y, : there.shape[2]]
 
-        across, down = layout.across, -(-layout.shaped[2] // layout.rows)
+        across, down = layout.across, -(-length // layout.rows)
         some = range(start // layout.rows * across, -(-stop // layout.rows) * across)
         wanted = [first + index for first in range(0, layout.segments, across * down) for index in some]
         _each(fill, wanted, parallel and layout.packed and out.nbytes >= PARALLEL_BYTES)
-        channels = out[..., 0] if contig == 1 else np.moveaxis(out[0], -1, 0)
-        rows: npt.NDArray[Any] = channels.reshape(*page.shape[:-2], stop - start, width)
-        return rows
+        return layout.channels_first(out)
+
+    def _lying(self, page: Page, at: int, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows of a page whose samples begin at byte ``at`` of the file, shaped."""
+        separate, depth, length, *inner = page.layout.shaped
+        if separate * depth > 1:
+            data = np.frombuffer(self.read(at, page.bytes), self.dtype).reshape(page.layout.shaped)
+            return data[:, :, start:stop]
+        row = page.bytes // length
+        data = np.frombuffer(self.read(at + start * row, (stop - start) * row), self.dtype)
+        return data.reshape(1, 1, stop - start, *inner)
 
     def _decoded(self, number: int, index: int) -> Segment:
+        """A strip or tile, decoded."""
         page = self.pages[number]
         offset, count = page.offsets[index], page.counts[index]
-        data = os.pread(self._file, count, offset) if offset and count else None
+        data = self.read(offset, count) if offset and count else None
         with refusing(self.where, PAGE, REMEDY):
             tables = {"jpegtables": page.tables} if page.layout.jpeg else {}
             samples, place, shape = page.layout.page.decode(data, index, **tables)
@@ -99,6 +93,41 @@ class Planes:
         if not np.array_equal(cast, samples):
             raise ValueError(f"samples of type {samples.dtype} in a page of type {self.dtype}")
         return cast
+
+
+class Planes:
+    """Array-like of pages of one kind: (*grid, *page). ``numbers`` says for each place in the grid which page it is.
+
+    Only the strips or tiles that a slice needs are read and decoded. ``keep`` is held on to as long as the array is.
+    """
+
+    def __init__(self, path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any], keep: Any, where: object):
+        self.pages, self.numbers, self.keep = pages, numbers, keep
+        self.shape = (*numbers.shape, *pages[0].shape)
+        self.dtype = pages[0].layout.dtype
+        file = os.open(path, os.O_RDONLY)
+        finalize(self, os.close, file)
+        per_segment = max(1, pages[0].bytes // pages[0].layout.segments)
+        read, kept = (lambda offset, size: os.pread(file, size, offset)), max(1, CACHED_BYTES // per_segment)
+        self.decoder = Decoder(read, pages, where, kept)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        bounds, cut = boxed(key, self.shape)
+        split = self.numbers.ndim
+        numbers = self.numbers[tuple(slice(*bound) for bound in bounds[:split])]
+        out = np.empty((*numbers.shape, *(len(range(*bound)) for bound in bounds[split:])), self.dtype)
+        start, stop, step = bounds[-2]
+        inner = (*(slice(*bound) for bound in bounds[split:-2]), slice(0, stop - start, step), slice(*bounds[-1]))
+
+        def fill(place: tuple[int, ...], several: bool) -> None:
+            out[place] = self.decoder.rows(int(numbers[place]), start, stop, not several)[inner]
+
+        if out.size:
+            places = list(np.ndindex(numbers.shape))
+            heavy = self.pages[0].layout.packed and out.nbytes >= PARALLEL_BYTES
+            _each(lambda place: fill(place, len(places) > 1), places, heavy)
+        picked: npt.NDArray[Any] = out[cut]
+        return picked
 
 
 def _each(do: Callable[[Any], None], items: Sequence[Any], parallel: bool) -> None:
@@ -155,24 +184,43 @@ class Moved:
         return found
 
 
-def elements_of(path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any], keep: Any, where: object) -> Any:
+def elements_of(
+    path: Path,
+    pages: Sequence[Page],
+    numbers: npt.NDArray[Any],
+    keep: Any,
+    where: object,
+    read: Callable[[int, int], bytes] | None = None,
+) -> Any:
     """Array-like of pages in a grid: (*grid, *page), the channels in a pixel moved to the front.
 
-    Mapped where the samples lie in the file as they are, else decoded: at once if they are few.
+    Mapped where the samples lie in the file as they are, else decoded: at once if they are few. ``read`` gives so many
+    bytes of the file from an offset on, as long as it is open; None: it is opened again.
     """
+    if not numbers.ndim and pages[int(numbers)].bytes < MAPPED_BYTES:
+        return _little(path, pages[int(numbers)], where, read)
     pages = [pages[number] for number in numbers.ravel().tolist()]  # others may be of another size and type
     numbers = np.arange(len(pages)).reshape(numbers.shape)
     found: Any = _linear(path, pages, numbers)
     if found is None:
         found = Planes(path, pages, numbers, keep, where)
-    most = MAPPED_BYTES if isinstance(found, np.ndarray) else LOADED_BYTES
-    if math.prod(found.shape) * found.dtype.itemsize < most:
-        found = np.array(found[...])
+        if math.prod(found.shape) * found.dtype.itemsize < LOADED_BYTES:
+            found = found[...]
+    elif math.prod(found.shape) * found.dtype.itemsize < MAPPED_BYTES:
+        found = np.array(found)
     grid = numbers.ndim
     if not grid or pages[0].layout.axes[0] != "channel":
         return found
     order = (grid, *range(grid), *range(grid + 1, len(found.shape)))
     return found.transpose(order) if isinstance(found, np.ndarray) else Moved(found, order)
+
+
+def _little(path: Path, page: Page, where: object, read: Callable[[int, int], bytes] | None) -> npt.NDArray[Any]:
+    """A little page, read at once."""
+    if read is None:
+        with path.open("rb") as file:
+            return _little(path, page, where, lambda offset, size: os.pread(file.fileno(), size, offset))
+    return Decoder(read, [page], where).rows(0, 0, page.layout.shaped[2], parallel=False)
 
 
 def _linear(path: Path, pages: Sequence[Page], numbers: npt.NDArray[Any]) -> npt.NDArray[Any] | None:

@@ -54,11 +54,7 @@ class Place:
 def read(source: Source, image: bool | None = None) -> Iterator[Record | InputError]:
     """The records of a TIFF: of modality image, a page each, or scan. None: as its notes say."""
     path = source.local()
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(path, expected="a readable file", found=str(error), remedy="check the disk") from error
-    with file, refusing(path, "a TIFF", REMEDY):
+    with source.file() as file, refusing(path, "a TIFF", REMEDY):
         skeleton = Skeleton(file, path)
         if image is None:
             image = not is_stack(skeleton)
@@ -131,7 +127,7 @@ class _Reader:
         numbers = note.numbers.ravel().tolist()
         first = pages[numbers[0]]
         where = f"{self.path}{name}"
-        elements = elements_of(self.path, pages, note.numbers, self.source, where)
+        elements = elements_of(self.path, pages, note.numbers, self.source, where, self.skeleton.read)
         axes = (*note.axes, *first.layout.axes)
         if "channel" in first.layout.axes and note.axes:
             axes = ("channel", *note.axes, *first.layout.axes[1:])
@@ -166,6 +162,8 @@ class _Reader:
 
 def said_by(tags: Sequence[list[Json]]) -> dict[str, Any]:
     """The tags of pages as metadata: all of the first page, and what others say else."""
+    if len(tags) == 1:
+        return {"tags": tags[0]}
     runs = [[other, len(list(group))] for other, group in groupby(differences(tags[0], page) for page in tags)]
     return {"tags": tags[0], **({"pages": runs} if any(other for other, _ in runs) else {})}
 

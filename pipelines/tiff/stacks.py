@@ -62,6 +62,8 @@ def _elements(skeleton: Skeleton, ifd: Ifd) -> int:
 def _noted(skeleton: Skeleton, ifd: Ifd) -> bool:
     """Does a note say that there are several planes?"""
     description = skeleton.text(ifd, DESCRIPTION)
+    if not description:
+        return False
     if images := _imagej(description).get("images"):
         return images.isdecimal() and int(images) > 1
     shaped = _shaped(description)
@@ -85,6 +87,8 @@ def planes_in(skeleton: Skeleton, ifd: Ifd) -> int:
 
 def series_of(description: str, resolution: tuple[float, float], pages: Sequence[Page]) -> list[Note]:
     """The records that pages make, all pages in one of them. In order of their first pages."""
+    if len(pages) == 1 and not description:
+        return _unnoted([0], pages)
     found: list[Note] = []
     left = set(range(len(pages)))
     for note in _notes(description, resolution, pages):
@@ -116,7 +120,7 @@ def _series(note: Note, pages: Sequence[Page]) -> Note:
 
 def _unnoted(numbers: list[int], pages: Sequence[Page]) -> list[Note]:
     """Equal pages lie along ``page``; unequal ones are a record each."""
-    if len({pages[number].like for number in numbers}) == 1 and len(numbers) > 1:
+    if len(numbers) > 1 and len({pages[number].like for number in numbers}) == 1:
         return [Note(("page",), np.array(numbers), {}, {})]
     return [Note((), np.array(number), {}, {}) for number in numbers]
 
