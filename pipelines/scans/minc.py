@@ -103,23 +103,47 @@ def _minc2(source: Source) -> tuple[Any, Any, dict[str, Any]]:
     if dataset.dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dataset.dtype}")
     check_unpacked(source, dataset.shape, dataset.dtype.itemsize, source.local().stat().st_size)
-    minc, attributes = MINC2(file), dict[str, Any]()
-    read = {f"dimensions/{name}": vars(dim) for name, dim in zip(minc._dim_names, minc._dims, strict=True)}
-    file["minc-2.0"].visititems(lambda name, found: attributes.__setitem__(name, _json(read.get(name, found.attrs))))
+    minc = MINC2(file)
+    attributes = {f"dimensions/{name}": _json(vars(dim)) for name, dim in zip(minc._dim_names, minc._dims, strict=True)}
+    names: list[bytes] = []
+    group = file["minc-2.0"].id
+    h5py.h5o.visit(group, names.append)
+    for name in (name.decode("utf-8", "surrogateescape") for name in names):
+        if name not in attributes:
+            attributes[name] = _attributes(file, f"minc-2.0/{name}")
     small = dataset.nbytes < MAPPED_BYTES
     return minc, dataset[...] if small else Lazy(source, dataset), attributes
 
 
 def _check_links(source: Source, file: h5py.File, path: str) -> None:
     """Nothing on the way leads to another file, or to what would."""
-    group: Any = file
-    for name in path.split("/"):
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    *above, _ = names = path.split("/")
+    groups = ["/".join(above[:depth]) for depth in range(len(names))]
+    for group, name in zip(groups, names, strict=True):
+        if not _is_own(file, f"{group}/{name}"):
             raise ValueError(f"{name} that is no part of the file itself")
-        group = group[name]
-    for parts in (file["minc-2.0/image/0"], file["minc-2.0/dimensions"]):
-        if any(not isinstance(parts.get(name, getlink=True), h5py.HardLink) for name in parts):
-            raise ValueError(f"a link in {parts.name} that leads elsewhere")
+    for group in (groups[-1], "minc-2.0/dimensions"):
+        if not all(_is_own(file, f"{group}/{name}") for name in file[group]):
+            raise ValueError(f"a link in /{group} that leads elsewhere")
+
+
+def _is_own(file: h5py.File, path: str) -> bool:
+    return bool(file.id.links.get_info(path.encode("utf-8", "surrogateescape")).type == h5py.h5l.TYPE_HARD)
+
+
+def _attributes(file: h5py.File, path: str) -> dict[str, Any]:
+    """All attributes of an object; plain ones without the several objects that h5py makes of each."""
+    there, found = h5py.h5o.open(file.id, path.encode("utf-8", "surrogateescape")), {}
+    for number in range(h5py.h5a.get_num_attrs(there)):
+        attribute = h5py.h5a.open(there, index=number)
+        name, dtype, shape = attribute.name.decode("utf-8", "surrogateescape"), attribute.dtype, attribute.shape
+        if shape is None or dtype.kind not in "iufS" or dtype.subdtype is not None:
+            found[name] = file[path].attrs[name]
+            continue
+        value = np.zeros(shape, dtype)
+        attribute.read(value)
+        found[name] = value[()]
+    return _json(found)
 
 
 def _json(attributes: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.encoder import c_make_encoder, encode_basestring, encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Any
 
 from pipelines.text import rows
@@ -27,8 +28,11 @@ _STYLES = [(unicode, compact) for unicode in (False, True) for compact in (False
 
 
 def _encoder(unicode: bool, compact: bool, sort: bool) -> Callable[[Any], str]:
-    separators = (",", ":") if compact else None
-    return json.JSONEncoder(ensure_ascii=not unicode, separators=separators, allow_nan=False, sort_keys=sort).encode
+    """What json.JSONEncoder's ``encode`` does of values that were parsed, which makes its encoder anew for each."""
+    strings = encode_basestring if unicode else encode_basestring_ascii
+    between, behind = (":", ",") if compact else (": ", ", ")
+    chunks = c_make_encoder(None, None, strings, None, between, behind, sort, False, False)
+    return lambda value: "".join(chunks(value, 0))
 
 
 _ENCODERS = {style: _encoder(*style, sort=False) for style in _STYLES}

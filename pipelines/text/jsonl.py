@@ -148,6 +148,10 @@ def _lines(file: IO[bytes], source: Source) -> Iterator[_Line]:
     """The lines that are not blank; blank ones go with the line before them, or the first one."""
     before, found, most = b"", None, source.options.limits.max_line
     for number, line in enumerate(iter(partial(file.readline, most), b""), 1):
+        if line[-2:] == b"}\n" and found is not None and line[:1] == b"{":  # as nearly all are
+            yield found
+            found = _Line(number, line[:-1], b"", b"\n", False)
+            continue
         too_long = len(line) == most and _is_longer(file, line)
         if number == 1 and line.startswith(codecs.BOM_UTF8):
             before, line = codecs.BOM_UTF8, line[len(codecs.BOM_UTF8) :]

@@ -36,6 +36,7 @@ _DECLARATION = re.compile(
     rb"|^[^\n]{0,40}coding[:=]\s*([\w.-]+)",
     re.IGNORECASE,
 )
+_ASCII = bytes(range(0x80))
 _CUT = re.compile(rb"[ -/:-?]")  # no second byte of a character in any encoding of two
 _LINE = re.compile(rb"[^\r\n]*[\r\n]*")
 
@@ -49,7 +50,7 @@ def detect(data: npt.NDArray[np.uint8]) -> dict[str, Any]:
     if declared := _declared(data):
         return {"encoding": declared, "declared": True}
     sample = _sample(data)
-    if sum(byte >= 0x80 for byte in sample) < FEWEST_BYTES:
+    if len(sample.translate(None, _ASCII)) < FEWEST_BYTES:
         return {"encoding": UNKNOWN}
     matches = list(charset_normalizer.from_bytes(sample, preemptive_behaviour=False))
     best = [m for m in matches if _about_as_good(m, matches[0])]
