@@ -18,9 +18,9 @@ from torch import Tensor
 
 from aunn_model.embedding import Embedding
 from aunn_model.network import BYTES, Network
+from aunn_model.reconstruction import together
 from aunn_model.training import Settings, State, step
 
-CHUNK = 8192
 LAST = (1 << 63) - 1
 COLDEST = 1e-6  # below it float32 would divide by 0
 
@@ -105,7 +105,7 @@ def open_loop(
     """Yields (number of the place, what was chosen there) place by place, thousands of addresses asked at once."""
     device = next(network.parameters()).device
     for number, place in enumerate(places):
-        kept, piece = _Kept(), max(1, CHUNK // place.unit) * place.unit
+        kept, piece = _Kept(), max(1, together(device) // place.unit) * place.unit
         for start in range(0, len(place.addresses_N), piece):
             addresses_B = torch.from_numpy(place.addresses_N[start : start + piece]).to(device)
             whole = kept.take(place, network(addresses_B).log_softmax(1))

@@ -12,7 +12,10 @@ import torch
 
 from aunn_model.network import BYTES, Network
 
-CHUNK = 8192
+
+def together(device: torch.device) -> int:
+    """How many addresses to ask at once: what a layer says of them stays in a processor's cache, and fills a GPU."""
+    return 1 << 16 if device.type == "cuda" else 1 << 10
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,16 @@ def predict(
     device = next(network.parameters()).device
     values_V = torch.arange(BYTES, dtype=torch.float32, device=device)
     parts: list[tuple[npt.NDArray[np.float64], ...]] = []
-    for start in range(0, len(addresses_N), CHUNK):
-        chunk = torch.from_numpy(addresses_N[start : start + CHUNK]).to(device)
+    size = together(device)
+    for start in range(0, len(addresses_N), size):
+        chunk = torch.from_numpy(addresses_N[start : start + size]).to(device)
         log_BV = network(chunk).log_softmax(1)
         probability_BV = log_BV.exp()
         entropy_B = -(probability_BV * log_BV).sum(1) / np.log(2)
         if truth_N is None:
             surprise_B = torch.full_like(entropy_B, torch.nan)
         else:
-            true_B = torch.from_numpy(truth_N[start : start + CHUNK].astype(np.int64)).to(device)
+            true_B = torch.from_numpy(truth_N[start : start + size].astype(np.int64)).to(device)
             surprise_B = -log_BV.gather(1, true_B[:, None])[:, 0] / np.log(2)
         expected_B = probability_BV @ values_V
         variance_B = (probability_BV * (values_V - expected_B[:, None]).square()).sum(1)

@@ -12,6 +12,7 @@ from aunn_data.registry import Holdout
 from aunn_model import conditioning
 from aunn_model.reconstruction import predict
 from aunn_model.training import Settings
+from benchmarks import new_scan
 from pipelines import conditioning as flow
 from pipelines import snapshots
 from pipelines.cli.model import main
@@ -234,3 +235,13 @@ def test_a_prompt_beyond_the_last_address_is_refused():
     """Addresses are below 2^63."""
     with pytest.raises(RequestError, match=r"2\^63"):
         flow.prompt("text", b"ab", 2**63 - 1)
+
+
+def test_the_benchmark_of_a_new_scan_judges_the_same_blocks_told_and_alone(tmp_path):
+    """Both ways have a PSNR of the network and of the pool, and the same fills beside them."""
+    for number in (1, 2):
+        np.save(tmp_path / f"{number}.npy", smooth((8, 18, 20), seed=number))
+    settings = Settings(width=16, layers=2, batch=64, precision="float32")
+    found = new_scan.compared(tmp_path, tmp_path / "1.npy", tmp_path / "2.npy", settings, 0.5, 0.5)
+    assert found["told"]["best_fill_db"] == found["alone"]["best_fill_db"]
+    assert all(10 < row["network_db"] < 60 and row["steps"] > 0 for row in found.values())
