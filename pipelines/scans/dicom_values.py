@@ -5,6 +5,7 @@ numbers need none; whatever is not written exactly as the standard wants it is s
 """
 
 import re
+from functools import cache
 from typing import Any
 
 from pydicom.datadict import dictionary_VR
@@ -18,7 +19,6 @@ PLAIN = {  # VR -> what a value of it looks like, with its padding
     "UI": re.compile(rb"(" + _NAME + rb")\0?"),
 }
 KINDS: dict[str, Any] = {"DS": float, "IS": int, "CS": str, "UI": str}
-_ELEMENTS: dict[str, tuple[BaseTag, str]] = {}
 
 
 def value_in(dataset: Any, keyword: str) -> Any:
@@ -49,13 +49,10 @@ def word_in(dataset: Any, keyword: str) -> str:
     return f"[{', '.join(words)}]" if words else str(value_in(dataset, keyword) or "")
 
 
+@cache
 def _element(keyword: str) -> tuple[BaseTag, str]:
     """Tag and VR that the dictionary gives."""
-    found = _ELEMENTS.get(keyword)
-    if found is None:
-        tag = Tag(keyword)
-        found = _ELEMENTS[keyword] = tag, dictionary_VR(tag)
-    return found
+    return Tag(keyword), dictionary_VR(keyword)
 
 
 def _words(raw: bytes, kind: str) -> list[str]:

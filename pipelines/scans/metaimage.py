@@ -245,7 +245,7 @@ def _elements(source: Source, layout: Layout, start: int) -> tuple[npt.NDArray[A
 
 def _part(source: Source, layout: Layout, start: int, shape: tuple[int, ...]) -> tuple[npt.NDArray[Any], int]:
     """The elements in one file from ``start`` on."""
-    available = source.local().stat().st_size - start
+    available = source.length() - start
     if layout.skip == -1:
         start += available - check(source, shape, layout.dtype.itemsize, available)
     start += max(0, layout.skip)
@@ -255,7 +255,7 @@ def _part(source: Source, layout: Layout, start: int, shape: tuple[int, ...]) ->
         check_unpacked(source, shape, layout.dtype.itemsize, available)
     else:
         check(source, shape, 1, available)  # at least a letter for each
-    with source.local().open("rb") as file:
+    with source.file() as file:
         file.seek(start)
         chunks = chunks_of(file)
         if layout.packed:

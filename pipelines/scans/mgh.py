@@ -44,7 +44,7 @@ def sniff(head: bytes, path: Path) -> bool:
 def read(source: Source) -> Iterator[Record | InputError]:
     """One record: frames, if several, then voxels as stored."""
     with refusing(source.label, "an MGH volume", REMEDY):
-        with source.local().open("rb") as file:
+        with source.file() as file:
             block = file.read(START)
         version, *shape, type = struct.unpack_from(">6i", block)
         if version != 1 or type not in TYPES:
@@ -53,7 +53,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
         elements, after = lying(source, np.dtype(TYPES[type]), tuple(reversed(shape)), START)
         if after > MOST_FOOTER:
             raise ValueError(f"{after} bytes after the voxels, too many for a footer")
-        with source.local().open("rb") as file:
+        with source.file() as file:
             file.seek(START + elements.nbytes)
             footer = file.read(after)
         geometry = _geometry(block, footer, elements)

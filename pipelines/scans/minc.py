@@ -102,7 +102,7 @@ def _minc2(source: Source) -> tuple[Any, Any, dict[str, Any]]:
         raise ValueError("voxels in another file")
     if dataset.dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dataset.dtype}")
-    check_unpacked(source, dataset.shape, dataset.dtype.itemsize, source.local().stat().st_size)
+    check_unpacked(source, dataset.shape, dataset.dtype.itemsize, source.length())
     minc = MINC2(file)
     attributes = {f"dimensions/{name}": _json(vars(dim)) for name, dim in zip(minc._dim_names, minc._dims, strict=True)}
     names: list[bytes] = []

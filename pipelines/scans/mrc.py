@@ -47,8 +47,8 @@ def sniff(head: bytes, path: Path) -> bool:
 def read(source: Source) -> Iterator[Record | InputError]:
     """One record: sections, rows and columns as stored; the parts of a complex or colour voxel slowest of all."""
     with refusing(source.label, "an MRC or CCP4 map", REMEDY):
-        size = source.local().stat().st_size
-        with source.local().open("rb") as file:
+        size = source.length()
+        with source.file() as file:
             block = file.read(HEADER_BYTES)
             header, order = _parsed(source.label, block)
             extended = _extended(source, header, size)

@@ -98,7 +98,7 @@ def _head_of(path: Path) -> bytes:
 
 def _preface(source: Source) -> tuple[bytes, Source]:
     """All that stands before the voxels, or in the file beside them; and the file that has them."""
-    with source.local().open("rb") as file:
+    with source.file() as file:
         head = file.read(LONGEST)
         if head[:4] not in KINDS or len(head) < KINDS[head[:4]].header.sizeof_hdr:
             raise InputError(
@@ -111,7 +111,7 @@ def _preface(source: Source) -> tuple[bytes, Source]:
         if magic(head) not in SINGLE:
             return file.read(MOST_HEADER_BYTES), partner(source, ".img")
         start = voxels_at(head, source.label)
-        preface = file.read(min(start, source.local().stat().st_size))
+        preface = file.read(min(start, source.length()))
     if len(preface) < start:
         raise InputError(
             source.label, expected=f"voxels from byte {start} on", found=f"{len(preface)} bytes", remedy=REPAIR

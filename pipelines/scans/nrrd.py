@@ -304,8 +304,8 @@ def _samples(source: Source, layout: Layout, start: int) -> tuple[npt.NDArray[An
 
 def _part(source: Source, layout: Layout, start: int, shape: tuple[int, ...]) -> tuple[npt.NDArray[Any], int]:
     """The samples in one file from ``start`` on."""
-    size = source.local().stat().st_size
-    with source.local().open("rb") as file:
+    size = source.length()
+    with source.file() as file:
         file.seek(start)
         for _ in range(min(layout.line_skip, size)):
             if not file.readline(MOST_HEADER_BYTES):
@@ -323,7 +323,7 @@ def _part(source: Source, layout: Layout, start: int, shape: tuple[int, ...]) ->
             list(exactly(file, skip))
             return unpacked(chunks_of(file), layout.dtype, shape, source)
     check(source, shape, 1, size - start)  # at least a letter for each
-    with source.local().open("rb") as file:
+    with source.file() as file:
         file.seek(start + skip)
         return _spelt(file, layout, shape, source)
 

@@ -92,7 +92,7 @@ def read(source: Source) -> Iterator[Record | InputError]:
     text = text_of(folder / beside)
     numbers = Source(folder / data, source.name, source.options, label=source.label, scratch=source.scratch)
     with refusing(folder / beside, "a note on raw numbers", REMEDY):
-        size = numbers.local().stat().st_size
+        size = numbers.length()
         said = json.loads(text)
         note = _vesuvius(said, size) if beside == META else _own(said)
     with refusing(source.label, "raw numbers", REMEDY):

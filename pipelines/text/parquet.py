@@ -113,7 +113,7 @@ def _check(source: Source, file: pq.ParquetFile) -> None:
     pyarrow looks at the columns of a row group while it reads, and raises; asked for them by ``column`` it ends the
     process where their statistics are damaged.
     """
-    size, metadata = source.local().stat().st_size, file.metadata
+    size, metadata = source.length(), file.metadata
     most = max(FREE_BYTES, int(size * source.options.limits.max_ratio))
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
     if not metadata.num_rows or not metadata.num_columns:
