@@ -1,0 +1,377 @@
+"""How well networks that are given addresses alone know a text, and what comes after it, beside models of characters.
+
+    python -m benchmarks.shakespeare --data FOLDER [--seconds 60] [--tail 20000] [--json] [--picture shakespeare.png]
+    python -m benchmarks.shakespeare --text FILE --only "shuffled;serial" --windows 16,64
+
+Of the text (TinyShakespeare, or FILE) all learn the first 85 %; the next 5 % choose how the rest is told, and the first
+``--tail`` characters of the last 10 % are asked, of everybody the same. Each network trains for so many processor
+seconds, on one thread, by the product's own loop.
+
+*by heart*: bits per character of 65,536 trained ones, spread evenly; *with weights*: the same of weights rounded to
+bfloat16, and these, shared out to all that is trained. *as is*: of the tail, by a network that never saw it. *told 16*
+(dynamic evaluation): 16 addresses are asked and scored, then one step is taken on them, then the next 16 are asked.
+Optimiser, rate and which layers learn are chosen for each network and window, on what is kept for choosing. What it is
+beside: n-grams which go on counting in the tail or do not, compressors of the tail behind all that is trained, and a
+causal transformer, trained for as many seconds, as is or with a step on each 64 characters.
+
+Legend: N characters.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from math import inf, log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from aunn_data.corpus import Corpus
+from aunn_data.registry import Holdout
+from aunn_model import conditioning
+from aunn_model.network import Network
+from aunn_model.training import (
+    DivergedError,
+    Settings,
+    State,
+    begin,
+    best_precision,
+    bits_per_byte,
+    parameters,
+    step,
+    train,
+)
+from benchmarks import character_models as models
+from pipelines import runs
+from pipelines.batches import Batches
+from pipelines.capacity import rounded
+from pipelines.ingest import ingest
+from pipelines.options import Options
+
+CPU = torch.device("cpu")
+SOURCE, NAME = "text/tinyshakespeare_input.txt", "text.txt"
+LEARNED, CHOSEN = 0.85, 0.9  # where each ends, as shares of the text
+SAMPLE = 1 << 16  # trained characters that are asked for
+PROBED = 15  # steps
+ORDERS = range(1, 7)
+UNTRAINED, PEERS = "untrained", "peers"
+NETWORKS: dict[str, dict[str, Any]] = {
+    UNTRAINED: {},
+    "shuffled": {},
+    "windows": {"order": "windows"},
+    "serial": {"order": "serial"},
+    "serial, 2048 streams": {"order": "serial", "streams": 2048},
+    "serial, 4 steps on each": {"order": "serial", "repeats": 4},
+    "serial, small batches": {"order": "serial", "batch": 64, "muon_lr": 0.01, "adam_lr": 0.001},
+    "annealed": {"order": "annealed"},
+    "codes": {"codes": 512},
+    "digits": {"features": "digits"},
+    "small": {"width": 32, "layers": 2},
+}
+WINDOWS = (256, 64, 16, 1)
+TELLINGS = (
+    *product(("sgd",), (0.001, 0.01, 0.1), ("", "exit")),
+    *product(("adamw",), (0.00001, 0.0001, 0.001, 0.01), ("", "exit")),
+)
+LENGTH, STEPS = 4096, 500  # characters and steps at most, by which a telling is chosen
+TRANSFORMER = "transformer, 3 layers of 128"
+TRANSFORMER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+Pairs = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus with a text of which two parts are held out; its bytes_N (uint8) and the address of the first."""
+
+    corpus: Corpus
+    start: int
+    bytes_N: Tensor
+
+    @property
+    def learned(self) -> int:
+        """How many characters are trained on."""
+        return int(LEARNED * len(self.bytes_N))
+
+    @property
+    def tail(self) -> int:
+        """The number of the first character of the tail."""
+        return int(CHOSEN * len(self.bytes_N))
+
+    def pairs(self, start: int, stop: int, every: int = 1) -> Pairs:
+        """(N,) addresses and bytes of some characters."""
+        numbers_N = torch.arange(start, min(stop, len(self.bytes_N)), every)
+        return self.start + numbers_N, self.bytes_N[numbers_N]
+
+    def known_and(self, start: int, length: int) -> Tensor:
+        """What is trained on, and right behind it other characters."""
+        return torch.cat([self.bytes_N[: self.learned], self.bytes_N[start : start + length]])
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Dynamic evaluation by steps on so many addresses: how they are taken, and bits per character where this was
+    chosen and of the tail."""
+
+    window: int
+    optimizer: str
+    rate: float
+    layers: str
+    chosen_bits: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network's figures, in bits per character."""
+
+    network: str
+    steps: int
+    seconds: float
+    weights: int
+    by_heart: float
+    with_weights: float
+    as_is: float
+    told: list[Telling]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What another model makes of the tail, in bits per character; ``told``: as it goes on learning there."""
+
+    peer: str
+    as_is: float
+    told: float | None = None
+    note: str = ""
+
+
+def ingested(folder: Path, text: bytes) -> Text:
+    """The text in a corpus; what is for choosing and the tail are held out, so that nothing trains on them."""
+    (folder / "things").mkdir()
+    (folder / "things" / NAME).write_bytes(text)
+    corpus = Corpus.create(folder / "corpus")
+    ingest([folder / "things"], corpus, Options(layout="padded"))
+    start = corpus.entries.named(NAME).payload_start
+    made = Text(corpus, start, torch.from_numpy(corpus.read(start, start + len(text))))
+    corpus.add_holdouts(
+        [
+            Holdout("choosing", NAME, ((made.learned, made.tail),)),
+            Holdout("tail", NAME, ((made.tail, len(text)),)),
+        ]
+    )
+    return made
+
+
+def learn(text: Text, settings: Settings, seconds: float) -> tuple[State, float]:
+    """A network after so many processor seconds, or nearly, or ``settings.steps``; and how many they were."""
+    span = np.array([[text.start, text.start + len(text.bytes_N)]])
+    if not settings.steps:
+        pace = _pace(text, settings, Batches(text.corpus, settings, CPU, within=span))
+        settings = replace(settings, steps=round(seconds / pace))
+    batches = Batches(text.corpus, settings, CPU, within=span)
+    state, began = runs.fresh(text.corpus, settings), time.process_time()
+    for _ in train(state, settings, batches):
+        pass
+    return state, time.process_time() - began
+
+
+def _pace(text: Text, settings: Settings, batches: Batches) -> float:
+    """Processor seconds a step, the median of a few whose weights are thrown away."""
+    state, times = runs.fresh(text.corpus, settings), []
+    for number in range(PROBED):
+        began = time.process_time()
+        step(state, replace(settings, steps=10**9), *batches(number))
+        times.append(time.process_time() - began)
+    return median(times)
+
+
+def told(network: Network, pairs: Pairs, window: int, optimizer: str, rate: float, layers: str) -> float:
+    """Bits per character of dynamic evaluation: each window is asked, then a step taken on it; all on a copy.
+
+    Infinite if the steps break the weights.
+    """
+    settings = Settings(
+        optimizer=optimizer,
+        sgd_lr=rate,
+        adam_lr=rate,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup=0,
+        ema=0.0,
+        value_weight=0.0,
+        precision="float32",
+    )
+    network, nats = deepcopy(network), 0.0
+    with conditioning.only(network, [layers] if layers else []):
+        state = begin(network, settings)
+        try:
+            for addresses_B, bytes_B in zip(*(torch.split(part, window) for part in pairs), strict=True):
+                nats += float(step(state, settings, addresses_B, bytes_B)) * len(bytes_B)  # as it was before the step
+        except DivergedError:
+            return inf
+    return nats / log(2) / len(pairs[0])
+
+
+def best_told(network: Network, text: Text, window: int, tail: Pairs) -> Telling:
+    """The tail told by the telling that does best on what is kept for choosing."""
+    length = min(LENGTH, STEPS * window)
+    kept = text.pairs(text.learned, min(text.learned + length, text.tail))
+    tried = {telling: told(network, kept, window, *telling) for telling in TELLINGS}
+    best = min(tried, key=lambda telling: tried[telling])
+    return Telling(window, *best, tried[best], told(network, tail, window, *best))
+
+
+def measured(text: Text, name: str, settings: Settings, seconds: float, windows: Sequence[int], length: int) -> Row:
+    """All figures of a network."""
+    state, taken = learn(text, settings, 0 if name == UNTRAINED else seconds)
+    network, tail = state.best, text.pairs(text.tail, text.tail + length)
+    known = text.pairs(0, text.learned, -(-text.learned // SAMPLE))
+    weights = parameters(network)
+    with_weights = bits_per_byte(rounded(network), *known) + 16 * weights / text.learned
+    figures = bits_per_byte(network, *known), with_weights, bits_per_byte(network, *tail)
+    return Row(name, state.step, taken, weights, *figures, [best_told(network, text, w, tail) for w in windows])
+
+
+def peers(text: Text, seconds: float, length: int, seed: int) -> Iterator[Peer]:
+    """Models that are told the characters before, of the same part, asked the same tail."""
+    cut_N, known = text.known_and(text.tail, length).numpy(), text.learned
+    for order in ORDERS:
+        fixed, counting = (
+            float(-np.log2(models.ngram(cut_N, np.arange(len(cut_N)) < until, order)[known:]).mean())
+            for until in (known, len(cut_N))
+        )
+        yield Peer(f"{order}-gram", fixed, counting)
+    for name, compress in models.COMPRESSORS.items():
+        whole = models.compressed(compress, text.bytes_N.numpy().tobytes())
+        bits = models.compressed(compress, cut_N[known:].tobytes(), cut_N[:known].tobytes())
+        yield Peer(name, bits, note=f"{whole:.2f} of the whole text by itself")
+    torch.manual_seed(seed)
+    network = models.Transformer()
+    steps = models.learn(network, text.bytes_N[:known], seconds, seed)
+    yield Peer(TRANSFORMER, *_transformed(network, text, length), f"{parameters(network):,} weights, {steps:,} steps")
+
+
+def _transformed(network: models.Transformer, text: Text, length: int) -> tuple[float, float]:
+    """A transformer as is, and with steps of a rate that is chosen as for the others."""
+    choosing = text.known_and(text.learned, min(LENGTH, text.tail - text.learned))
+    asked, known = text.known_and(text.tail, length), text.learned
+    rate = min(TRANSFORMER_RATES, key=lambda rate: models.told(deepcopy(network), choosing, known, rate))
+    with torch.no_grad():
+        as_is = models.told(network, asked, known)
+    return as_is, models.told(deepcopy(network), asked, known, rate)
+
+
+# ---- what is printed ------------------------------------------------------------------------------------------------
+
+
+def table(found: dict[str, Any]) -> str:
+    """All networks, then all others."""
+    windows = found["windows"]
+    head = [
+        "network",
+        "steps",
+        "seconds",
+        "weights",
+        "by heart",
+        "with weights",
+        "as is",
+        *(f"told {w}" for w in windows),
+    ]
+    out = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in found["networks"]:
+        cells = [row["network"], f"{row['steps']:,}", f"{row['seconds']:.0f}", f"{row['weights']:,}"]
+        bits = [*(row[name] for name in ("by_heart", "with_weights", "as_is")), *(one["bits"] for one in row["told"])]
+        out.append(f"| {' | '.join(cells + [f'{value:.3f}' for value in bits])} |")
+    out += ["", "| beside | as is | told | |", "|---|---|---|---|"]
+    for peer in found["peers"]:
+        counting = "" if peer["told"] is None else f"{peer['told']:.3f}"
+        out.append(f"| {peer['peer']} | {peer['as_is']:.3f} | {counting} | {peer['note']} |")
+    return "\n".join(out)
+
+
+def chosen(row: Row) -> str:
+    """A network, and how it was told, in a line."""
+    tellings = [f"{one.window}: {one.optimizer} {one.rate:g} {one.layers or 'all'} {one.bits:.3f}" for one in row.told]
+    known = f"{row.steps:,} steps, by heart {row.by_heart:.3f}, as is {row.as_is:.3f}"
+    return f"{row.network}: {known}; told {', '.join(tellings)}"
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """A bar for each network and each other model: the tail as is, and told at best."""
+    names, as_is, best = [], [], []
+    for row in found["networks"]:
+        names.append(row["network"])
+        as_is.append(row["as_is"])
+        best.append(min([one["bits"] for one in row["told"]], default=row["as_is"]))
+    for peer in found["peers"]:
+        names.append(peer["peer"])
+        as_is.append(peer["as_is"])
+        best.append(peer["as_is"] if peer["told"] is None else peer["told"])
+    figure = Figure(figsize=(9, 0.32 * len(names) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, as_is, color="0.8", label="as is")
+    axes.barh(names, best, height=0.45, color=["C0"] * len(found["networks"]) + ["C1"] * len(found["peers"]))
+    axes.invert_yaxis()
+    axes.axvline(8, color="0.5", lw=1, ls=":")
+    axes.set(xlabel="bits per character of the tail: grey as is, coloured told as it goes", xlim=(0, 10))
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="FOLDER", help=f"where {SOURCE} lies")
+    source.add_argument("--text", type=Path, metavar="FILE", help="another text")
+    parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each network [60]")
+    parser.add_argument("--tail", type=int, default=20_000, help="characters of the tail that are asked [20000]")
+    parser.add_argument("--windows", default=",".join(map(str, WINDOWS)), help="characters a step [%(default)s]")
+    parser.add_argument("--only", metavar="NETWORK;...", help=f"[all of {'; '.join([PEERS, *NETWORKS])}]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
+    parser.add_argument("--picture", type=Path, help="a PNG with bars")
+    asked = parser.parse_args(arguments)
+    names = asked.only.split(";") if asked.only else [PEERS, *NETWORKS]
+    if unknown := sorted({*names} - {PEERS, *NETWORKS}):
+        parser.error(f"no such networks: {', '.join(unknown)}")
+    torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the seconds are a processor's
+    windows = [int(window) for window in asked.windows.split(",")]
+    precision = best_precision(CPU, Settings.width, Settings.batch)
+    plain = Settings(seed=asked.seed, checks=0.0, precision=precision)
+    with tempfile.TemporaryDirectory() as folder:
+        text = ingested(Path(folder), (asked.text or asked.data / SOURCE).read_bytes())
+        found: dict[str, Any] = {
+            "characters": len(text.bytes_N),
+            "learned": text.learned,
+            "tail": len(text.pairs(text.tail, text.tail + asked.tail)[0]),
+            "seconds": asked.seconds,
+            "precision": precision,
+            "windows": windows,
+            "networks": [],
+        }
+        beside = peers(text, asked.seconds, asked.tail, asked.seed) if PEERS in names else []
+        found["peers"] = [asdict(peer) for peer in beside]
+        for name in [name for name in names if name != PEERS]:
+            settings = replace(plain, **NETWORKS[name])
+            row = measured(text, name, settings, asked.seconds, windows, asked.tail)
+            found["networks"].append(asdict(row))
+            print(chosen(row), file=sys.stderr, flush=True)
+    if asked.picture:
+        draw(found, asked.picture)
+    print(json.dumps(found, indent=1) if asked.json else table(found))
+
+
+if __name__ == "__main__":
+    main()
