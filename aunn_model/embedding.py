@@ -77,8 +77,19 @@ class Embedding(nn.Module):
 
     def parities(self, addresses_B: Tensor) -> Tensor:
         """(B,) int64 -> (B, P) float32 codes, 1 or -1."""
-        bits_BA = (addresses_B[:, None] >> self.shifts_A & 1) * self.coded_CA[self._class_of(addresses_B)]
-        return 1 - 2 * (bits_BA @ self.masks_AP).remainder_(2)
+        told_C, of_B = self.told(addresses_B)
+        return self.codes_of(told_C)[of_B]
+
+    def told(self, addresses_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The different bits, in their places, that codes tell of (B,) addresses, and (B,) which of them is whose."""
+        coded_CA = self.coded_CA.long() << self.shifts_A
+        told_B = addresses_B & coded_CA.sum(1)[self._class_of(addresses_B)]
+        told_C, of_B = torch.unique(told_B, return_inverse=True)
+        return told_C, of_B
+
+    def codes_of(self, told_C: Tensor) -> Tensor:
+        """(C,) int64 bits that codes tell -> (C, P) float32, 1 or -1."""
+        return 1 - 2 * ((told_C[:, None] >> self.shifts_A & 1).float() @ self.masks_AP).remainder_(2)
 
     def _class_of(self, addresses_B: Tensor) -> Tensor:
         return self.classes_R[torch.searchsorted(self.starts_R, addresses_B, right=True) - 1]

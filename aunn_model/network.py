@@ -76,7 +76,8 @@ class Network(nn.Module):
         with torch.autocast(addresses_B.device.type, enabled=False):  # sines of phases are not for bfloat16
             h_BW: Tensor = self.entry(self.embedding(addresses_B))
         if self.codes is not None and isinstance(self.embedding, Embedding):  # apart: bfloat16 costs them nothing
-            h_BW = h_BW + self.codes(self.embedding.parities(addresses_B))
+            told_C, of_B = self.embedding.told(addresses_B)  # a batch that stays with few records has few codes
+            h_BW = h_BW + self.codes(self.embedding.codes_of(told_C))[of_B]
         return self.activation(h_BW)
 
     def forward(self, addresses_B: Tensor) -> Tensor:
