@@ -45,10 +45,9 @@ def read(source: Source) -> Iterator[Record | InputError]:
     """One record of a .npy, one a member (``name::member``) of a .npz."""
     path, name = source.local(), source.name
     with refusing(path, "an array saved by numpy", REMEDY):
-        with path.open("rb") as file:
-            archive = file.read(len(ZIP)) == ZIP
+        archive = source.head.startswith(ZIP)
         if not archive:
-            record = _record(name, name, "npy", *_array(path), {})
+            record = _record(name, name, "npy", *_array(source, path), {})
     if archive:
         yield from _members(path, name)
     else:
@@ -96,14 +95,14 @@ def _only_arrays(path: Path) -> bool:
         return True
 
 
-def _array(path: Path) -> tuple[npt.NDArray[Any], bool]:
+def _array(source: Source, path: Path) -> tuple[npt.NDArray[Any], bool]:
     """The array of a .npy in storage order, and whether that is Fortran's."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    size = source.length()
+    with source.file() as file:
         shape, fortran, dtype = _header(file, path)
         offset = file.tell()
     _exactly(path, element_bytes(path, shape, dtype.itemsize, size - offset), size - offset)
-    return stored(path, dtype, shape[::-1] if fortran else shape, offset), fortran
+    return stored(path, dtype, shape[::-1] if fortran else shape, offset, source.whole), fortran
 
 
 def _members(path: Path, name: str) -> Iterator[Record | InputError]:
