@@ -1,14 +1,15 @@
 """addresses_B -> features_BF: the bits of an absolute address, and the waves that ride on them.
 
-Legend: B batch; A = 63 bits of any address, K of them those of the corpus; C classes of addresses; F = A + 2K features.
-Nothing but the address goes in. Bit k gives
+Legend: B batch; A = 63 bits of any address, K of them those of the corpus; M waves; C classes of addresses; F = A + 2M
+features. Nothing but the address goes in. Bit k and wave m give
 
-    bit_gain_k * (2 bit_k - center_k),   wave_gain_k * sin(2 pi phase_k),   wave_gain_k * cos(2 pi phase_k)
+    bit_gain_k * (2 bit_k - center_k),   wave_gain_m * sin(2 pi phase_m),   wave_gain_m * cos(2 pi phase_m)
 
-(the latter two for the lowest K bits) where phase_k is the coordinate that the bits of k's axis spell up to k, as a
-fraction of twice that octave: a wave of period 2^(i+2) elements for the i-th bit of an axis. center_k is 1, and 0 for
-the bits that no address of the corpus has set: these are silent until an address beyond is asked for. Which bits make
-an axis, and the gains, differ from one range of addresses to another (volumes of other pitches, text without axes):
+where phase_m is a sum over the K bits. Of the first K waves it is the coordinate that the bits of m's axis spell up to
+m, as a fraction of twice that octave: a wave of period 2^(i+2) elements for the i-th bit of an axis. The others are
+oblique: coordinates are sums of bits, so a wave in any direction is one too. center_k is 1, and 0 for the bits that no
+address of the corpus has set: these are silent until an address beyond is asked for. Which bits make an axis, and the
+gains, differ from one range of addresses to another (volumes of other pitches, text without axes):
 ``Fields`` says so, a piecewise constant function of the address that follows from how addresses were handed out.
 
 Codes, if there are any: a random half of the bits that number a record have an even or an odd sum, 1 or -1. Neighbours
@@ -29,16 +30,16 @@ ADDRESS_BITS = 63  # any address can be asked for
 class Fields:
     """How to read addresses: range r covers addresses from ``starts_R[r]`` to the next start and is of a class.
 
-    starts_R: int64, ascending, the first 0. classes_R: int64 in [0, C). phase_CKK: float32, bits_K @ phase_KK = phases
-    in turns. bit_gain_CA, wave_gain_CK: float32. center_A: float32, 1 or 0. coded_CA: float32, 1 for the bits that
+    starts_R: int64, ascending, the first 0. classes_R: int64 in [0, C). phase_CKM: float32, bits_K @ phase_KM = phases
+    in turns. bit_gain_CA, wave_gain_CM: float32. center_A: float32, 1 or 0. coded_CA: float32, 1 for the bits that
     number records, 0 for those within. quantities_C: bool, are the bytes digits of quantities?
     """
 
     starts_R: Tensor
     classes_R: Tensor
-    phase_CKK: Tensor
+    phase_CKM: Tensor
     bit_gain_CA: Tensor
-    wave_gain_CK: Tensor
+    wave_gain_CM: Tensor
     center_A: Tensor
     coded_CA: Tensor
     quantities_C: Tensor
@@ -50,15 +51,15 @@ class Embedding(nn.Module):
     def __init__(self, fields: Fields, codes: int = 0):
         super().__init__()
         self.codes = codes
-        self.features = ADDRESS_BITS + 2 * fields.wave_gain_CK.shape[1]
+        self.features = ADDRESS_BITS + 2 * fields.wave_gain_CM.shape[1]
         self.read(fields)
         self.register_buffer("shifts_A", torch.arange(ADDRESS_BITS), persistent=False)
         self.register_buffer("masks_AP", torch.randint(0, 2, (ADDRESS_BITS, codes)).float())
         self.starts_R: Tensor
         self.classes_R: Tensor
-        self.phase_CKK: Tensor
+        self.phase_CKM: Tensor
         self.bit_gain_CA: Tensor
-        self.wave_gain_CK: Tensor
+        self.wave_gain_CM: Tensor
         self.center_A: Tensor
         self.coded_CA: Tensor
         self.quantities_C: Tensor
@@ -98,14 +99,14 @@ class Embedding(nn.Module):
         """(B,) int64 -> (B, F) float32."""
         bits_BA = (addresses_B[:, None] >> self.shifts_A & 1).float()
         class_B = self._class_of(addresses_B)
-        phases_BK = torch.empty(len(bits_BA), self.wave_gain_CK.shape[1], device=bits_BA.device)
+        phases_BM = torch.empty(len(bits_BA), self.wave_gain_CM.shape[1], device=bits_BA.device)
         for number in torch.unique(class_B).tolist():
             here = (class_B == number).nonzero()[:, 0]
-            phases_BK[here] = bits_BA[here, : phases_BK.shape[1]] @ self.phase_CKK[number]
-        turns_BK = phases_BK.mul_(2 * math.pi)
-        wave_BK, bit_BA = self.wave_gain_CK[class_B], self.bit_gain_CA[class_B]
+            phases_BM[here] = bits_BA[here, : self.phase_CKM.shape[1]] @ self.phase_CKM[number]
+        turns_BM = phases_BM.mul_(2 * math.pi)
+        wave_BM, bit_BA = self.wave_gain_CM[class_B], self.bit_gain_CA[class_B]
         return torch.cat(
-            [(2 * bits_BA - self.center_A) * bit_BA, turns_BK.sin() * wave_BK, turns_BK.cos() * wave_BK], dim=1
+            [(2 * bits_BA - self.center_A) * bit_BA, turns_BM.sin() * wave_BM, turns_BM.cos() * wave_BM], dim=1
         )
 
 

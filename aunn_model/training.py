@@ -32,16 +32,16 @@ BatchOf = Callable[[int], tuple[Tensor, Tensor]]
 class Settings:
     """What a run is made of; a run.toml has these keys. 0 switches clipping, averaging and checks off.
 
-    width, layers: of the hidden matrices. trunk: "residual" pairs or a "plain" perceptron. features: "waves" along the
-    axes or binary "digits". codes: number of parities that tell records, and in lists every ``unit`` addresses, apart.
-    rule: how weights learn of the loss (``aunn_model.rules``). order: how training goes through the addresses
-    (``pipelines.batches``), with ``window`` addresses that stay together and ``streams`` places that are read at once;
-    ``repeats`` steps on each batch. fine_share: of a batch, for digits of elements behind the coarsest. schedule: of
-    the learning rates after ``warmup`` steps, "linear" or "cosine" to 0, "wsd": constant, linear to 0 over the last
-    ``cooldown`` of the steps, or "constant". clip: largest norm of a gradient. ema: horizon of averaged weights as a
-    share of all steps. checks: share of the elements of records with holes that are left out too, to see how well the
-    holes are filled. keep: newest checkpoints. shard: of many devices each holds all weights ("none") or a part of
-    each ("full").
+    width, layers: of the hidden matrices. trunk: "residual" pairs or a "plain" perceptron. features: "waves", of which
+    ``oblique`` run in random directions, or binary "digits". codes: number of parities that tell records, and in lists
+    every ``unit`` addresses, apart. rule: how weights learn of the loss (``aunn_model.rules``). order: how training
+    goes through the addresses (``pipelines.batches``), with ``window`` addresses that stay together and ``streams``
+    places that are read at once; ``repeats`` steps on each batch. fine_share: of a batch, for digits of elements behind
+    the coarsest. schedule: of the learning rates after ``warmup`` steps, "linear" or "cosine" to 0, "wsd": constant,
+    linear to 0 over the last ``cooldown`` of the steps, or "constant". clip: largest norm of a gradient. ema: horizon
+    of averaged weights as a share of all steps. checks: share of the elements of records with holes that are left out
+    too, to see how well the holes are filled. keep: newest checkpoints. shard: of many devices each holds all weights
+    ("none") or a part of each ("full").
     """
 
     width: int = 256
@@ -72,6 +72,7 @@ class Settings:
     ema: float = 0.05
     checks: float = 0.05
     octave_decay: float = 0.5
+    oblique: int = 128
     keep: int = 2
     precision: str = "auto"
     shard: str = "none"

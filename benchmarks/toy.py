@@ -45,6 +45,7 @@ OURS = Settings(
     layers=1,
     codes=512,
     unit=4,
+    oblique=0,
     batch=8000,
     order="windows",
     window=4,

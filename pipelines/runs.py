@@ -104,7 +104,8 @@ def _embedding(corpus: Corpus, settings: Settings, address_bits: int | None) -> 
 
 def fields(corpus: Corpus, settings: Settings, address_bits: int, top: int | None = None) -> Fields:
     """How a network of these settings reads a corpus; ``top`` is where the addresses end that it learned."""
-    return fields_of(corpus, settings.octave_decay, address_bits, settings.codes > 0, settings.unit, top)
+    coded = settings.codes > 0
+    return fields_of(corpus, settings.octave_decay, address_bits, coded, settings.unit, top, settings.oblique)
 
 
 def best(folder: Path) -> Path:

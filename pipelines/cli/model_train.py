@@ -73,6 +73,7 @@ def train(
       ema = 0.05              # horizon of averaged weights, in runs; 0: none
       checks = 0.05           # share of what lies beside holes, left out too
       octave_decay = 0.5      # gain of a wave over that of twice its length
+      oblique = 128           # waves in random directions; 0: along the axes only
       keep = 2                # newest checkpoints, beside the best
       precision = "auto"      # or "bf16", "float32"
       shard = "none"          # or "full": a part of all weights on each device
