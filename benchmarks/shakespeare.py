@@ -138,6 +138,7 @@ class Row:
 
     network: str
     steps: int
+    epochs: float
     seconds: float
     weights: int
     by_heart: float
@@ -240,7 +241,8 @@ def measured(text: Text, name: str, settings: Settings, seconds: float, windows:
     weights = parameters(network)
     with_weights = bits_per_byte(rounded(network), *known) + 16 * weights / text.learned
     figures = bits_per_byte(network, *known), with_weights, bits_per_byte(network, *tail)
-    return Row(name, state.step, taken, weights, *figures, [best_told(network, text, w, tail) for w in windows])
+    epochs = state.step * settings.batch / settings.repeats / text.learned
+    return Row(name, state.step, epochs, taken, weights, *figures, [best_told(network, text, w, tail) for w in windows])
 
 
 def peers(text: Text, seconds: float, length: int, seed: int) -> Iterator[Peer]:
@@ -272,27 +274,28 @@ def _transformed(network: models.Transformer, text: Text, length: int) -> tuple[
     return as_is, models.told(deepcopy(network), asked, known, rate)
 
 
+def about(text: Text, length: int) -> dict[str, Any]:
+    """What the figures are of, and the bits of a character that is trained on, by how often each is."""
+    share_V = np.bincount(text.bytes_N[: text.learned], minlength=256) / text.learned
+    entropy = float(-(share_V[share_V > 0] * np.log2(share_V[share_V > 0])).sum())
+    asked = len(text.pairs(text.tail, text.tail + length)[0])
+    return {"characters": len(text.bytes_N), "learned": text.learned, "entropy": entropy, "tail": asked}
+
+
 # ---- what is printed ------------------------------------------------------------------------------------------------
 
 
 def table(found: dict[str, Any]) -> str:
     """All networks, then all others."""
     windows = found["windows"]
-    head = [
-        "network",
-        "steps",
-        "seconds",
-        "weights",
-        "by heart",
-        "with weights",
-        "as is",
-        *(f"told {w}" for w in windows),
-    ]
+    counts, figures = ("steps", "epochs", "seconds", "weights"), ("by_heart", "with_weights", "as_is")
+    head = ["network", *counts, *(name.replace("_", " ") for name in figures), *(f"told {w}" for w in windows)]
     out = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in found["networks"]:
-        cells = [row["network"], f"{row['steps']:,}", f"{row['seconds']:.0f}", f"{row['weights']:,}"]
-        bits = [*(row[name] for name in ("by_heart", "with_weights", "as_is")), *(one["bits"] for one in row["told"])]
+        bits = [*(row[name] for name in figures), *(one["bits"] for one in row["told"])]
+        cells = [row["network"], *(f"{row[name]:,.{name == 'epochs':d}f}" for name in counts)]
         out.append(f"| {' | '.join(cells + [f'{value:.3f}' for value in bits])} |")
+    out.append(f"Entropy of the characters that are trained on: {found['entropy']:.3f} bits.")
     out += ["", "| beside | as is | told | |", "|---|---|---|---|"]
     for peer in found["peers"]:
         counting = "" if peer["told"] is None else f"{peer['told']:.3f}"
@@ -352,20 +355,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = Settings(seed=asked.seed, checks=0.0, precision=precision)
     with tempfile.TemporaryDirectory() as folder:
         text = ingested(Path(folder), (asked.text or asked.data / SOURCE).read_bytes())
-        found: dict[str, Any] = {
-            "characters": len(text.bytes_N),
-            "learned": text.learned,
-            "tail": len(text.pairs(text.tail, text.tail + asked.tail)[0]),
-            "seconds": asked.seconds,
-            "precision": precision,
-            "windows": windows,
-            "networks": [],
-        }
-        beside = peers(text, asked.seconds, asked.tail, asked.seed) if PEERS in names else []
-        found["peers"] = [asdict(peer) for peer in beside]
+        found = {"seconds": asked.seconds, "precision": precision, "windows": windows, **about(text, asked.tail)}
+        found |= {"networks": [], "peers": []}
+        for peer in peers(text, asked.seconds, asked.tail, asked.seed) if PEERS in names else []:
+            found["peers"].append(asdict(peer))
+            print(peer, file=sys.stderr, flush=True)
         for name in [name for name in names if name != PEERS]:
-            settings = replace(plain, **NETWORKS[name])
-            row = measured(text, name, settings, asked.seconds, windows, asked.tail)
+            row = measured(text, name, replace(plain, **NETWORKS[name]), asked.seconds, windows, asked.tail)
             found["networks"].append(asdict(row))
             print(chosen(row), file=sys.stderr, flush=True)
     if asked.picture:
