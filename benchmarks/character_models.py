@@ -1,4 +1,4 @@
-"""What else predicts characters: n-grams that may go on counting, compressors, and a small causal transformer.
+"""What else predicts characters: n-grams that may go on counting, compressors, and small causal transformers.
 
 Legend: N characters, B batch, T characters of a window, V = 256.
 """
@@ -23,7 +23,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "zstd -19": zstandard.ZstdCompressor(level=19).compress,
 }
 CONTEXT = 128  # characters that a transformer sees
-BATCH, RATE, WARMUP = 8, 2e-3, 50
+BATCH, RATE, WARMUP = 8, 6e-3, 50
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -65,9 +65,11 @@ def compressed(compress: Callable[[bytes], bytes], text: bytes, known: bytes = b
 class Transformer(nn.Module):
     """(B, T) int64 characters -> (B, T, V) logits of the next; T is at most ``CONTEXT``."""
 
-    def __init__(self, width: int = 128, layers: int = 3, heads: int = 4):
+    def __init__(self, width: int, layers: int, heads: int = 4):
         super().__init__()
         self.characters, self.places = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
+        for table in (self.characters, self.places):
+            nn.init.normal_(table.weight, std=0.02)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

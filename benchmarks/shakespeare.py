@@ -11,8 +11,8 @@ seconds, on one thread, by the product's own loop.
 bfloat16, and these, shared out to all that is trained. *as is*: of the tail, by a network that never saw it. *told 16*
 (dynamic evaluation): 16 addresses are asked and scored, then one step is taken on them, then the next 16 are asked.
 Optimiser, rate and which layers learn are chosen for each network and window, on what is kept for choosing. What it is
-beside: n-grams which go on counting in the tail or do not, compressors of the tail behind all that is trained, and a
-causal transformer, trained for as many seconds, as is or with a step on each 64 characters.
+beside: n-grams which go on counting in the tail or do not, compressors of the tail behind all that is trained, and two
+causal transformers, each trained for as many seconds, as is or with a step on each 64 characters.
 
 Legend: N characters.
 """
@@ -85,7 +85,7 @@ TELLINGS = (
     *product(("adamw",), (0.00001, 0.0001, 0.001, 0.01), ("", "exit")),
 )
 LENGTH, STEPS = 4096, 500  # characters and steps at most, by which a telling is chosen
-TRANSFORMER = "transformer, 3 layers of 128"
+TRANSFORMERS = ((64, 2), (128, 3))  # widths and layers
 TRANSFORMER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 Pairs = tuple[Tensor, Tensor]
@@ -258,10 +258,12 @@ def peers(text: Text, seconds: float, length: int, seed: int) -> Iterator[Peer]:
         whole = models.compressed(compress, text.bytes_N.numpy().tobytes())
         bits = models.compressed(compress, cut_N[known:].tobytes(), cut_N[:known].tobytes())
         yield Peer(name, bits, note=f"{whole:.2f} of the whole text by itself")
-    torch.manual_seed(seed)
-    network = models.Transformer()
-    steps = models.learn(network, text.bytes_N[:known], seconds, seed)
-    yield Peer(TRANSFORMER, *_transformed(network, text, length), f"{parameters(network):,} weights, {steps:,} steps")
+    for width, layers in TRANSFORMERS:
+        torch.manual_seed(seed)
+        network = models.Transformer(width, layers)
+        steps = models.learn(network, text.bytes_N[:known], seconds, seed)
+        note = f"{parameters(network):,} weights, {steps:,} steps"
+        yield Peer(f"transformer, {layers} layers of {width}", *_transformed(network, text, length), note)
 
 
 def _transformed(network: models.Transformer, text: Text, length: int) -> tuple[float, float]:

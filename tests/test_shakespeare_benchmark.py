@@ -151,6 +151,7 @@ def test_steps_that_break_the_weights_cost_infinitely_much(text):
 def test_a_table_and_a_document_say_the_same(tmp_path, monkeypatch, capsys):
     """Networks and peers, each a line; --json has the same, and a picture is drawn."""
     monkeypatch.setattr(shakespeare, "TELLINGS", (("sgd", 0.01, "exit"),))
+    monkeypatch.setattr(shakespeare, "TRANSFORMERS", ((16, 1),))
     monkeypatch.setattr(shakespeare, "NETWORKS", {"untrained": {}, "small": {"width": 16, "layers": 1, "batch": 64}})
     monkeypatch.setattr(shakespeare, "best_precision", lambda *_: "float32")
     source = tmp_path / "hamlet.txt"
