@@ -99,15 +99,17 @@ class Embedding(nn.Module):
         """(B,) int64 -> (B, F) float32."""
         bits_BA = (addresses_B[:, None] >> self.shifts_A & 1).float()
         class_B = self._class_of(addresses_B)
-        phases_BM = torch.empty(len(bits_BA), self.wave_gain_CM.shape[1], device=bits_BA.device)
+        waves, bits = self.wave_gain_CM.shape[1], ADDRESS_BITS
+        out_BF = torch.zeros(len(bits_BA), self.features, device=bits_BA.device)
+        torch.mul(bits_BA.mul(2).sub_(self.center_A), self.bit_gain_CA[class_B], out=out_BF[:, :bits])
         for number in torch.unique(class_B).tolist():
             here = (class_B == number).nonzero()[:, 0]
-            phases_BM[here] = bits_BA[here, : self.phase_CKM.shape[1]] @ self.phase_CKM[number]
-        turns_BM = phases_BM.mul_(2 * math.pi)
-        wave_BM, bit_BA = self.wave_gain_CM[class_B], self.bit_gain_CA[class_B]
-        return torch.cat(
-            [(2 * bits_BA - self.center_A) * bit_BA, turns_BM.sin() * wave_BM, turns_BM.cos() * wave_BM], dim=1
-        )
+            heard_H = self.wave_gain_CM[number].nonzero()[:, 0]  # the others are 0
+            phase_KH, gain_H = self.phase_CKM[number][:, heard_H], self.wave_gain_CM[number, heard_H]
+            turns_NH = (bits_BA[here, : len(phase_KH)] @ phase_KH).mul_(2 * math.pi)
+            out_BF[here[:, None], bits + heard_H] = turns_NH.sin().mul_(gain_H)
+            out_BF[here[:, None], bits + waves + heard_H] = turns_NH.cos().mul_(gain_H)
+        return out_BF
 
 
 class Digits(nn.Module):

@@ -12,6 +12,8 @@ import torch
 
 from aunn_model.network import BYTES, Network
 
+MIDDLE = (BYTES - 1) / 2
+
 
 def together(device: torch.device) -> int:
     """How many addresses to ask at once: what a layer says of them stays in a processor's cache, and fills a GPU."""
@@ -39,7 +41,8 @@ def predict(
 ) -> Prediction:
     """The network's distribution at each address, summed up. int64 addresses, any below 2^63."""
     device = next(network.parameters()).device
-    values_V = torch.arange(BYTES, dtype=torch.float32, device=device)
+    off_V = torch.arange(BYTES, dtype=torch.float32, device=device) - MIDDLE  # small squares: float32 holds them
+    moments_V2 = torch.stack([off_V, off_V.square()], dim=1)
     parts: list[tuple[npt.NDArray[np.float64], ...]] = []
     size = together(device)
     for start in range(0, len(addresses_N), size):
@@ -52,9 +55,9 @@ def predict(
         else:
             true_B = torch.from_numpy(truth_N[start : start + size].astype(np.int64)).to(device)
             surprise_B = -log_BV.gather(1, true_B[:, None])[:, 0] / np.log(2)
-        expected_B = probability_BV @ values_V
-        variance_B = (probability_BV * (values_V - expected_B[:, None]).square()).sum(1)
-        columns = (expected_B, variance_B, log_BV.argmax(1), entropy_B, surprise_B)
+        mean_B, square_B = (probability_BV @ moments_V2).unbind(1)
+        variance_B = (square_B - mean_B.square()).clamp_(min=0)
+        columns = (mean_B + MIDDLE, variance_B, log_BV.argmax(1), entropy_B, surprise_B)
         parts.append(tuple(column.cpu().numpy() for column in columns))
         on_addresses(len(chunk))
     if not parts:
