@@ -40,7 +40,7 @@ class Layer(nn.Module):
 
     def forward(self, h_BW: Tensor) -> Tensor:
         """(B, W) -> (B, W)."""
-        return functional.relu(self.linear(h_BW))
+        return functional.relu(self.linear(h_BW), inplace=True)
 
 
 class Network(nn.Module):
