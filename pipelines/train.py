@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,14 @@ def train_run(
         state = runs.fresh(corpus, run.settings, run.address_bits)
         if saved := checkpoint.found(folder):
             runs.restore(saved[-1], state)
-        resumed_at, saved_at = state.step, state.seconds
+        resumed_at = state.step
         on_start(run, state, batches.size)
         every = checkup.every
-        with Log(folder, resumed_at, tensorboard) as log, _stop_signals() as stop, _diverging(corpus, folder):
+        with (
+            Log(folder, resumed_at, tensorboard) as log,
+            saving(state, run.settings.steps) as save_if_due,
+            _diverging(corpus, folder),
+        ):
             for metrics in train(state, run.settings, batches, every=every):
                 last = state.step == run.settings.steps
                 found = checkup(state.best) if state.step % every == 0 or last else {}
@@ -79,12 +84,8 @@ def train_run(
                 better = figure is not None and figure < log.best
                 log.write(metrics, found)
                 on_metrics(metrics)
-                stopped = distributed.anyone(stop.is_set())
-                if stopped or distributed.anyone(better or last or state.seconds - saved_at >= CHECKPOINT_SECONDS):
-                    checkpoint.save(folder, state, run.settings.keep, figure)
-                    saved_at, log.best = state.seconds, min(log.best, math.inf if figure is None else figure)
-                if stopped and not last:
-                    raise KeyboardInterrupt
+                log.best = min(log.best, math.inf if figure is None else figure)
+                save_if_due(partial(checkpoint.save, folder, state, run.settings.keep, figure), better or last)
     return Trained(run, state, log.last, resumed_at, log.checks)
 
 
@@ -197,6 +198,28 @@ def _diverging(corpus: Corpus, folder: Path) -> Iterator[None]:
             found=f"none at step {error.step:,}, {where}",
             remedy="lower muon_lr and adam_lr, or set clip = 1, in another --out; the checkpoints before it are kept",
         ) from error
+
+
+@contextmanager
+def saving(state: State, steps: int) -> Iterator[Callable[..., None]]:
+    """What to call after each report of ``train`` with what saves the state, which it does every CHECKPOINT_SECONDS.
+
+    It does too if told to ``anyway``, and when Ctrl-C or SIGTERM has come: then KeyboardInterrupt ends the training,
+    unless it is at its last step.
+    """
+    saved_at = state.seconds
+    with _stop_signals() as stop:
+
+        def save_if_due(save: Callable[[], object], anyway: bool = False) -> None:
+            nonlocal saved_at
+            stopped = distributed.anyone(stop.is_set())
+            if stopped or distributed.anyone(anyway or state.seconds - saved_at >= CHECKPOINT_SECONDS):
+                save()
+                saved_at = state.seconds
+            if stopped and state.step < steps:
+                raise KeyboardInterrupt
+
+        yield save_if_due
 
 
 @contextmanager
