@@ -2,8 +2,9 @@
 
 Every expert e (the network, each fill) says a value m_e for an element. The pooled value is sum_e w_e m_e with weights
 w = softmax_e(a_e + b_e log(1 + d) + [e is the network] c log s), where d is the distance to the nearest known element
-and s the network's own standard deviation: far from what is known fills fade, and a network that is sure is heard. The
-weights tend to equal ones where experts disagree more than on nearly all checks: there nobody has learnt whom to trust.
+and s the network's own standard deviation: far from what is known fills fade, and a network that is sure is heard.
+Where experts disagree more than on nearly all checks, those who look at the neighbourhood alone (``local``) fall
+silent: they go on with slopes into a place that is unlike its edges.
 The spread is exp(g_0 + g_1 log s + g_2 log(1 + d) + g_3 log(1 + disagreement)). The few parameters a, b, c, g are
 fitted to the checks, which neither the network nor the fills were given: weights by squared error, the spread by
 likelihood of Student's t. Intervals are mean +- q spread; q are quantiles of what the checks show (split conformal
@@ -27,7 +28,8 @@ LEVELS = np.array([*np.arange(0.05, 0.96, 0.05), 0.98, 0.99])
 LEAST = 50  # checked elements without which nothing can be fitted
 MOST = 50_000  # checked elements that are looked at
 FREEDOM = 4.0  # of Student's t
-USUAL = 0.997  # of the checks have less disagreement than is unusual
+USUAL = 0.9  # of the checks have less disagreement than is unusual
+EXACT = 1e-6  # of the best expert's error: nothing is known better, or the spread would shrink for ever
 RIDGE = 1e-3  # pulls towards equal weights, as checks are few
 
 
@@ -84,6 +86,7 @@ class Pool:
     b_E: Floats
     c: float
     usual: float
+    local_E: npt.NDArray[np.bool_]
     g: Floats
     scale: float
     reach_L: Floats
@@ -93,14 +96,14 @@ class Pool:
         """The pooled opinion on n elements."""
         x = _Terms(said, self.scale)
         a_E, b_E, c, usual = map(torch.as_tensor, (self.a_E, self.b_E, self.c, self.usual))
-        weight_nE = _weights(x, a_E, b_E, c, usual)
+        weight_nE = _heard(x, _weights(x, a_E, b_E, c), usual, self.local_E)
         mean_n = (weight_nE * x.means_nE).sum(1)
         spread_n = _spread(x, mean_n, torch.as_tensor(self.g))
         return Pooled(mean_n.numpy() * self.scale, spread_n.numpy() * self.scale, self.reach_L)
 
 
-def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
-    """The pool that serves the checks best; None if there are too few."""
+def fit(said: Opinions, truth_n: Floats, local_E: Sequence[bool], seed: int = 0) -> Pool | None:
+    """The pool that serves the checks best; None if there are too few. ``local_E``: who looks at neighbours alone."""
     if len(truth_n) < LEAST:
         return None
     if len(truth_n) > MOST:
@@ -117,13 +120,13 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
 
     found = _minimum(error, torch.zeros(2 * experts + 1, dtype=torch.float64))
     a_E, b_E, c = _split(found, experts)
-    usual = torch.quantile(x.disagreement_n, USUAL)
-    weight_nE = _weights(x, a_E, b_E, c, usual)
+    usual, local = torch.quantile(x.disagreement_n, USUAL), np.asarray(local_E)
+    weight_nE = _heard(x, _weights(x, a_E, b_E, c), usual, local)
     mean_n = (weight_nE * x.means_nE).sum(1)
 
     def surprise(g: Tensor) -> Tensor:
         spread_n = _spread(x, mean_n, g)
-        off_n = (truth - mean_n) / spread_n
+        off_n = (truth - mean_n).abs().clamp(min=EXACT) / spread_n
         student_n = (FREEDOM + 1) / 2 * torch.log1p(off_n.square() / FREEDOM)  # but for a constant
         value: Tensor = (spread_n.log() + student_n).mean() + RIDGE * g.square().sum()
         return value
@@ -133,7 +136,7 @@ def fit(said: Opinions, truth_n: Floats, seed: int = 0) -> Pool | None:
     rank_L = np.minimum(1.0, LEVELS * (1 + 1 / len(off_n)))  # one more: the element that is asked for
     reach_L = np.quantile(off_n, rank_L, method="higher")
     shares_E = weight_nE.mean(0).numpy()
-    return Pool(a_E.numpy(), b_E.numpy(), float(c), float(usual), g.numpy(), scale, reach_L, shares_E)
+    return Pool(a_E.numpy(), b_E.numpy(), float(c), float(usual), local, g.numpy(), scale, reach_L, shares_E)
 
 
 def trusting(said: Opinions) -> Pooled:
@@ -153,13 +156,17 @@ class _Terms:
         self.log_distance_n = torch.from_numpy(np.log1p(said.distance_n))
 
 
-def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor, usual: Tensor | None = None) -> Tensor:
+def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor) -> Tensor:
     logit_nE = a_E + b_E * x.log_distance_n[:, None]
     own_n = logit_nE[:, :1] + c * x.log_spread_n[:, None]
-    logit_nE = torch.cat([own_n, logit_nE[:, 1:]], dim=1)
-    if usual is not None:
-        logit_nE = logit_nE * (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1)[:, None] ** 4
-    return logit_nE.softmax(1)
+    return torch.cat([own_n, logit_nE[:, 1:]], dim=1).softmax(1)
+
+
+def _heard(x: _Terms, weight_nE: Tensor, usual: Tensor, local_E: npt.NDArray[np.bool_]) -> Tensor:
+    """Weights without those who look at neighbours alone, the more so the less usual the disagreement is."""
+    share_n = (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1) ** 4
+    heard_nE = torch.where(torch.from_numpy(local_E), weight_nE * share_n[:, None], weight_nE)
+    return heard_nE / heard_nE.sum(1, keepdim=True)
 
 
 def _spread(x: _Terms, mean_n: Tensor, g: Tensor) -> Tensor:

@@ -160,7 +160,8 @@ class Reconstructor:
             truths.append(truth[mask][whole].astype(np.float64))
         if not truths:
             return None
-        return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), settings.seed)
+        local = [False, *(name in fills.FILLS for name in kind[2])]
+        return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), local, settings.seed)
 
 
 def reconstruct(
