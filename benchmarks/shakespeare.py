@@ -14,6 +14,10 @@ Optimiser, rate and which layers learn are chosen for each network and window, o
 beside: n-grams which go on counting in the tail or do not, compressors of the tail behind all that is trained, and two
 causal transformers, each trained for as many seconds, as is or with a step on each 64 characters.
 
+With ``--work FOLDER`` a killed benchmark goes on: each network, each window that it is told by and each peer is a part
+that is kept, and the weights of networks are saved every 20 seconds; a transformer is trained from the start again.
+``benchmarks.by_heart`` says how much is known of more and more characters.
+
 Legend: N characters.
 """
 
@@ -22,48 +26,33 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from math import inf, log
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from aunn_data.corpus import Corpus
-from aunn_data.registry import Holdout
 from aunn_model import conditioning
 from aunn_model.network import Network
 from aunn_model.training import (
     DivergedError,
     Settings,
-    State,
     begin,
-    best_precision,
     bits_per_byte,
     parameters,
     step,
-    train,
 )
 from benchmarks import character_models as models
-from pipelines import runs
-from pipelines.batches import Batches
-from pipelines.capacity import rounded
-from pipelines.ingest import ingest
-from pipelines.options import Options
+from benchmarks.resuming import NOWHERE, Work, add_option, working
+from benchmarks.texts import SOURCE, Pairs, Text, by_heart, epochs, ingested, learn
 
-CPU = torch.device("cpu")
-SOURCE, NAME = "text/tinyshakespeare_input.txt", "text.txt"
-LEARNED, CHOSEN = 0.85, 0.9  # where each ends, as shares of the text
-SAMPLE = 1 << 16  # trained characters that are asked for
-PROBED = 15  # steps
 ORDERS = range(1, 7)
 UNTRAINED, PEERS = "untrained", "peers"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -87,36 +76,6 @@ TELLINGS = (
 LENGTH, STEPS = 4096, 500  # characters and steps at most, by which a telling is chosen
 TRANSFORMERS = ((64, 2), (128, 3))  # widths and layers
 TRANSFORMER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-
-Pairs = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus with a text of which two parts are held out; its bytes_N (uint8) and the address of the first."""
-
-    corpus: Corpus
-    start: int
-    bytes_N: Tensor
-
-    @property
-    def learned(self) -> int:
-        """How many characters are trained on."""
-        return int(LEARNED * len(self.bytes_N))
-
-    @property
-    def tail(self) -> int:
-        """The number of the first character of the tail."""
-        return int(CHOSEN * len(self.bytes_N))
-
-    def pairs(self, start: int, stop: int, every: int = 1) -> Pairs:
-        """(N,) addresses and bytes of some characters."""
-        numbers_N = torch.arange(start, min(stop, len(self.bytes_N)), every)
-        return self.start + numbers_N, self.bytes_N[numbers_N]
-
-    def known_and(self, start: int, length: int) -> Tensor:
-        """What is trained on, and right behind it other characters."""
-        return torch.cat([self.bytes_N[: self.learned], self.bytes_N[start : start + length]])
 
 
 @dataclass(frozen=True)
@@ -157,46 +116,6 @@ class Peer:
     note: str = ""
 
 
-def ingested(folder: Path, text: bytes) -> Text:
-    """The text in a corpus; what is for choosing and the tail are held out, so that nothing trains on them."""
-    (folder / "things").mkdir()
-    (folder / "things" / NAME).write_bytes(text)
-    corpus = Corpus.create(folder / "corpus")
-    ingest([folder / "things"], corpus, Options(layout="padded"))
-    start = corpus.entries.named(NAME).payload_start
-    made = Text(corpus, start, torch.from_numpy(corpus.read(start, start + len(text))))
-    corpus.add_holdouts(
-        [
-            Holdout("choosing", NAME, ((made.learned, made.tail),)),
-            Holdout("tail", NAME, ((made.tail, len(text)),)),
-        ]
-    )
-    return made
-
-
-def learn(text: Text, settings: Settings, seconds: float) -> tuple[State, float]:
-    """A network after so many processor seconds, or nearly, or ``settings.steps``; and how many they were."""
-    span = np.array([[text.start, text.start + len(text.bytes_N)]])
-    if not settings.steps:
-        pace = _pace(text, settings, Batches(text.corpus, settings, CPU, within=span))
-        settings = replace(settings, steps=round(seconds / pace))
-    batches = Batches(text.corpus, settings, CPU, within=span)
-    state, began = runs.fresh(text.corpus, settings), time.process_time()
-    for _ in train(state, settings, batches):
-        pass
-    return state, time.process_time() - began
-
-
-def _pace(text: Text, settings: Settings, batches: Batches) -> float:
-    """Processor seconds a step, the median of a few whose weights are thrown away."""
-    state, times = runs.fresh(text.corpus, settings), []
-    for number in range(PROBED):
-        began = time.process_time()
-        step(state, replace(settings, steps=10**9), *batches(number))
-        times.append(time.process_time() - began)
-    return median(times)
-
-
 def told(network: Network, pairs: Pairs, window: int, optimizer: str, rate: float, layers: str) -> float:
     """Bits per character of dynamic evaluation: each window is asked, then a step taken on it; all on a copy.
 
@@ -233,37 +152,64 @@ def best_told(network: Network, text: Text, window: int, tail: Pairs) -> Telling
     return Telling(window, *best, tried[best], told(network, tail, window, *best))
 
 
-def measured(text: Text, name: str, settings: Settings, seconds: float, windows: Sequence[int], length: int) -> Row:
+def measured(
+    text: Text, name: str, settings: Settings, seconds: float, windows: Sequence[int], length: int, work: Work = NOWHERE
+) -> Row:
     """All figures of a network."""
-    state, taken = learn(text, settings, 0 if name == UNTRAINED else seconds)
-    network, tail = state.best, text.pairs(text.tail, text.tail + length)
-    known = text.pairs(0, text.learned, -(-text.learned // SAMPLE))
-    weights = parameters(network)
-    with_weights = bits_per_byte(rounded(network), *known) + 16 * weights / text.learned
-    figures = bits_per_byte(network, *known), with_weights, bits_per_byte(network, *tail)
-    epochs = state.step * settings.batch / settings.repeats / text.learned
-    return Row(name, state.step, epochs, taken, weights, *figures, [best_told(network, text, w, tail) for w in windows])
+    key = {**text.key, "settings": asdict(settings), "seconds": seconds, "windows": windows, "tail": length}
+
+    def compute(work: Work) -> dict[str, Any]:
+        state, taken = learn(text, settings, 0 if name == UNTRAINED else seconds, work)
+        network, tail = state.best, text.pairs(text.tail, text.tail + length)
+        tellings = []
+        for window in windows:
+            telling = partial(best_told, network, text, window, tail)
+            tellings.append(work.part(f"told {window}", TELLINGS, lambda _, telling=telling: asdict(telling())))
+        figures = *by_heart(text, network), bits_per_byte(network, *tail)
+        row = Row(name, state.step, epochs(text, settings, state), taken, parameters(network), *figures, tellings)
+        return asdict(row)
+
+    found = work.part(name, {**key, "tellings": TELLINGS}, compute)
+    return Row(**{**found, "told": [Telling(**telling) for telling in found["told"]]})
 
 
-def peers(text: Text, seconds: float, length: int, seed: int) -> Iterator[Peer]:
+def peers(text: Text, seconds: float, length: int, seed: int, work: Work = NOWHERE) -> Iterator[Peer]:
     """Models that are told the characters before, of the same part, asked the same tail."""
-    cut_N, known = text.known_and(text.tail, length).numpy(), text.learned
+    asked: dict[str, Callable[[str], Peer]] = {}
     for order in ORDERS:
-        fixed, counting = (
-            float(-np.log2(models.ngram(cut_N, np.arange(len(cut_N)) < until, order)[known:]).mean())
-            for until in (known, len(cut_N))
-        )
-        yield Peer(f"{order}-gram", fixed, counting)
+        asked[f"{order}-gram"] = partial(_ngram, text, length, order)
     for name, compress in models.COMPRESSORS.items():
-        whole = models.compressed(compress, text.bytes_N.numpy().tobytes())
-        bits = models.compressed(compress, cut_N[known:].tobytes(), cut_N[:known].tobytes())
-        yield Peer(name, bits, note=f"{whole:.2f} of the whole text by itself")
+        asked[name] = partial(_compressed, text, length, compress)
     for width, layers in TRANSFORMERS:
-        torch.manual_seed(seed)
-        network = models.Transformer(width, layers)
-        steps = models.learn(network, text.bytes_N[:known], seconds, seed)
-        note = f"{parameters(network):,} weights, {steps:,} steps"
-        yield Peer(f"transformer, {layers} layers of {width}", *_transformed(network, text, length), note)
+        ask = partial(_transformer, text, length, width, layers, seconds, seed)
+        asked[f"transformer, {layers} layers of {width}"] = ask
+    for name, ask in asked.items():
+        key = {**text.key, "tail": length, "seconds": seconds, "seed": seed}
+        yield Peer(**work.part(name, key, lambda _, name=name, ask=ask: asdict(ask(name))))
+
+
+def _ngram(text: Text, length: int, order: int, name: str) -> Peer:
+    cut_N, known = text.known_and(text.tail, length).numpy(), text.learned
+    fixed, counting = (
+        float(-np.log2(models.ngram(cut_N, np.arange(len(cut_N)) < until, order)[known:]).mean())
+        for until in (known, len(cut_N))
+    )
+    return Peer(name, fixed, counting)
+
+
+def _compressed(text: Text, length: int, compress: Callable[[bytes], bytes], name: str) -> Peer:
+    cut_N, known = text.known_and(text.tail, length).numpy(), text.learned
+    whole = models.compressed(compress, text.bytes_N.numpy().tobytes())
+    bits = models.compressed(compress, cut_N[known:].tobytes(), cut_N[:known].tobytes())
+    return Peer(name, bits, note=f"{whole:.2f} of the whole text by itself")
+
+
+def _transformer(text: Text, length: int, width: int, layers: int, seconds: float, seed: int, name: str) -> Peer:
+    torch.manual_seed(seed)
+    network = models.Transformer(width, layers)
+    steps = models.learn(network, text.bytes_N[: text.learned], seconds, seed)
+    note = f"{parameters(network):,} weights, {steps:,} steps"
+    return Peer(name, *_transformed(network, text, length), note)
 
 
 def _transformed(network: models.Transformer, text: Text, length: int) -> tuple[float, float]:
@@ -346,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
     parser.add_argument("--picture", type=Path, help="a PNG with bars")
+    add_option(parser)
     asked = parser.parse_args(arguments)
     names = asked.only.split(";") if asked.only else [PEERS, *NETWORKS]
     if unknown := sorted({*names} - {PEERS, *NETWORKS}):
@@ -353,19 +300,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the seconds are a processor's
     windows = [int(window) for window in asked.windows.split(",")]
-    precision = best_precision(CPU, Settings.width, Settings.batch)
-    plain = Settings(seed=asked.seed, checks=0.0, precision=precision)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, working(asked.work) as work:
+        precision = work.precision(Settings.width, Settings.batch)
+        plain = Settings(seed=asked.seed, checks=0.0, precision=precision)
         text = ingested(Path(folder), (asked.text or asked.data / SOURCE).read_bytes())
         found = {"seconds": asked.seconds, "precision": precision, "windows": windows, **about(text, asked.tail)}
         found |= {"networks": [], "peers": []}
-        for peer in peers(text, asked.seconds, asked.tail, asked.seed) if PEERS in names else []:
+        for peer in peers(text, asked.seconds, asked.tail, asked.seed, work) if PEERS in names else []:
             found["peers"].append(asdict(peer))
             print(peer, file=sys.stderr, flush=True)
         for name in [name for name in names if name != PEERS]:
-            row = measured(text, name, replace(plain, **NETWORKS[name]), asked.seconds, windows, asked.tail)
+            row = measured(text, name, replace(plain, **NETWORKS[name]), asked.seconds, windows, asked.tail, work)
             found["networks"].append(asdict(row))
             print(chosen(row), file=sys.stderr, flush=True)
+        work.keep("shakespeare.json", found)
     if asked.picture:
         draw(found, asked.picture)
     print(json.dumps(found, indent=1) if asked.json else table(found))

@@ -1,12 +1,14 @@
 """The published toy, 100,000 random triplets, `|bbb|aaa|ccc|…`: learned by heart from addresses alone, and asked on.
 
     python -m benchmarks.toy [--json] [--picture toy.png] [--epochs 18] [--seconds S] [--triplets 100000] [--ablation]
+                             [--work FOLDER]
 
 The text is ingested and trained on as any other, by settings that a run.toml takes, until every character is right;
 then the original recipe (8 layers of 512, ReLU, float32, AdamW, the 64 digits of an address) for as much processor
 time, on one thread. An epoch is every address once; accuracy is of all characters, after each. What the network says
 beyond the text, and after being told `|c`, is ``benchmarks.toy_asked``. ``--ablation`` changes one setting at a time,
-on a small toy of 12,500 triplets.
+on a small toy of 12,500 triplets. With ``--work`` a killed benchmark goes on: ours, the original and each change of one
+setting are parts that are kept, and within each, training goes on from weights that are saved every 20 seconds.
 
 Legend: N characters, B batch.
 """
@@ -16,10 +18,10 @@ import json
 import string
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from torch.nn import functional
 from aunn_data.corpus import Corpus
 from aunn_data.orders import Shuffled
 from aunn_model.embedding import Digits
-from aunn_model.training import Settings, State, autocast, best_precision, train
+from aunn_model.training import Settings, State, autocast, train
+from benchmarks.resuming import NOWHERE, Training, Work, add_option, digest, working
 from benchmarks.toy_asked import SPAN, TRIALS, asked, draw
 from pipelines import runs
 from pipelines.batches import Batches
@@ -90,6 +93,11 @@ class Toy:
     addresses: Tensor
     bytes: Tensor
 
+    @property
+    def digest(self) -> str:
+        """What tells it apart from other toys."""
+        return digest(self.bytes.numpy().tobytes())
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -114,26 +122,31 @@ def toy(folder: Path, triplets: int, seed: int = 0) -> Toy:
     return Toy(corpus, torch.arange(*span), torch.from_numpy(corpus.read(*span)))
 
 
-def learn(made: Toy, settings: Settings, epochs: int = EPOCHS, seconds: float = float("inf")) -> tuple[State, Curve]:
+def learn(
+    made: Toy, settings: Settings, epochs: int = EPOCHS, seconds: float = float("inf"), work: Work = NOWHERE
+) -> tuple[State, Curve]:
     """Trains until every character is right, the planned epochs are over, or the processor seconds are."""
     size = len(made.addresses)
     precision = settings.precision
     if precision == "auto":
-        precision = best_precision(CPU, settings.width, settings.batch)
+        precision = work.precision(settings.width, settings.batch)
     settings = replace(settings, steps=-(-epochs * size // settings.batch), precision=precision)
     span = np.array([[int(made.addresses[0]), int(made.addresses[-1]) + 1]])
     batches = Batches(made.corpus, settings, CPU, within=span)
     state = runs.fresh(made.corpus, settings)
-    began, by_epoch, found = time.process_time(), list[float](), 0.0
-    for metrics in train(state, settings, batches, report_every=1.0, every=-(-size // settings.batch)):
+    training = Training(work, state, by_epoch=[])
+    by_epoch: list[float] = training.notes["by_epoch"]
+    found = 0.0
+    for metrics in () if training.over else train(state, settings, batches, every=-(-size // settings.batch)):
         over = metrics.step * settings.batch >= (len(by_epoch) + 1) * size or metrics.step == settings.steps
         if over:
             found = accuracy(state.best, made, precision)
             by_epoch.append(round(found, 6))
             print(f"epoch {len(by_epoch)}: {100 * found:.3f} %", file=sys.stderr)
-        if time.process_time() - began >= seconds or (over and found == 1):
+        if training.seconds >= seconds or (over and found == 1):
             break
-    spent = time.process_time() - began
+        training.save()
+    spent = training.end()
     return state, Curve(accuracy(state.best, made, precision), len(by_epoch), round(spent, 1), by_epoch)
 
 
@@ -145,21 +158,26 @@ def original(width: int = 512, layers: int = 8) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Linear(width, 256))
 
 
-def learn_originally(made: Toy, seconds: float, network: nn.Sequential, batch: int = 2048, seed: int = 0) -> Curve:
+def learn_originally(
+    made: Toy, seconds: float, network: nn.Sequential, batch: int = 2048, seed: int = 0, work: Work = NOWHERE
+) -> Curve:
     """The loop of the original for so many processor seconds: AdamW 0.001, float32, characters shuffled."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    size, order, began, by_epoch = len(made.addresses), Shuffled(len(made.addresses), seed), time.process_time(), []
-    step = 0
-    while time.process_time() - began < seconds:
-        ranks_B = torch.from_numpy(order.at(step * batch, batch, batch))
+    size, order = len(made.addresses), Shuffled(len(made.addresses), seed)
+    state = State(network, {"adamw": optimizer})
+    training = Training(work, state, by_epoch=[])
+    by_epoch: list[float] = training.notes["by_epoch"]
+    while not training.over and training.seconds < seconds:
+        ranks_B = torch.from_numpy(order.at(state.step * batch, batch, batch))
         optimizer.zero_grad()
         functional.cross_entropy(network(made.addresses[ranks_B]), made.bytes[ranks_B].long()).backward()
         optimizer.step()
-        step += 1
-        if step * batch >= (len(by_epoch) + 1) * size:
+        state.step += 1
+        if state.step * batch >= (len(by_epoch) + 1) * size:
             by_epoch.append(round(accuracy(network, made), 6))
-    spent = time.process_time() - began
-    return Curve(accuracy(network, made), -(-step * batch // size), round(spent, 1), by_epoch)
+        training.save()
+    spent = training.end()
+    return Curve(accuracy(network, made), -(-state.step * batch // size), round(spent, 1), by_epoch)
 
 
 @torch.no_grad()
@@ -172,12 +190,18 @@ def accuracy(network: nn.Module, made: Toy, precision: str = "float32") -> float
     return right / len(made.addresses)
 
 
-def ablation(made: Toy, seed: int) -> Iterator[dict[str, Any]]:
+def ablation(made: Toy, seed: int, work: Work = NOWHERE) -> Iterator[dict[str, Any]]:
     """Our settings on a small toy with one thing changed at a time."""
     for name, change in ABLATION.items():
-        state, found = learn(made, replace(SMALL, seed=seed, **change))
-        beyond = asked(state.best, made.corpus)
-        yield {"change": name, **asdict(found), "well_formed_after_end": beyond["well_formed_after_end"]}
+        settings = replace(SMALL, seed=seed, **change)
+        key = {"text": made.digest, "settings": asdict(settings), "epochs": EPOCHS, "span": SPAN}
+        yield {"change": name, **work.part(name, key, partial(_changed, made, settings))}
+
+
+def _changed(made: Toy, settings: Settings, work: Work) -> dict[str, Any]:
+    state, found = learn(made, settings, work=work)
+    beyond = asked(state.best, made.corpus)
+    return {**asdict(found), "well_formed_after_end": beyond["well_formed_after_end"]}
 
 
 def compare(
@@ -188,12 +212,22 @@ def compare(
     first: nn.Sequential,
     trials: int = TRIALS,
     span: int = SPAN,
+    work: Work = NOWHERE,
 ) -> dict[str, Any]:
     """Our figures, what the network says beyond, and under "original" those of the original for as many seconds."""
-    state, found = learn(made, settings, epochs, seconds)
-    out = {"characters": len(made.addresses), **asdict(found), **asked(deepcopy(state.best), made.corpus, trials, span)}
-    other = learn_originally(made, found.processor_seconds, first)
-    return {**out, "settings": asdict(settings), "original": asdict(other)}
+
+    def ours(work: Work) -> dict[str, Any]:
+        state, found = learn(made, settings, epochs, seconds, work)
+        return {**asdict(found), **asked(deepcopy(state.best), made.corpus, trials, span)}
+
+    def others(work: Work) -> dict[str, Any]:
+        return asdict(learn_originally(made, found["processor_seconds"], first, work=work))
+
+    key = {"text": made.digest, "settings": asdict(settings), "epochs": epochs, "seconds": seconds}
+    found = work.part("ours", {**key, "trials": trials, "span": span}, ours)
+    key = {"text": made.digest, "seed": settings.seed, "seconds": found["processor_seconds"], "network": str(first)}
+    original = work.part("original", key, others)
+    return {"characters": len(made.addresses), **found, "settings": asdict(settings), "original": original}
 
 
 def _line(name: str, found: dict[str, Any]) -> str:
@@ -221,17 +255,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of text, codes and weights")
     parser.add_argument("--picture", type=Path, help="a PNG of the curves, the continuation, letters, conditioning")
     parser.add_argument("--ablation", action="store_true")
+    add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     triplets = given.triplets or (12_500 if given.ablation else 100_000)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, working(given.work) as work:
         made = toy(Path(folder), triplets, given.seed)
         if given.ablation:
-            rows = {found["change"]: found for found in ablation(made, given.seed)}
+            rows = {found["change"]: found for found in ablation(made, given.seed, work)}
+            work.keep("ablation.json", list(rows.values()))
             print(json.dumps(list(rows.values())) if given.json else _table(rows))
             return
         torch.manual_seed(given.seed)
-        found = compare(made, replace(OURS, seed=given.seed), given.epochs, given.seconds, original())
+        settings = replace(OURS, seed=given.seed)
+        found = compare(made, settings, given.epochs, given.seconds, original(), work=work)
+        work.keep("toy.json", found)
     if given.picture:
         draw(found, given.picture)
     if given.json:

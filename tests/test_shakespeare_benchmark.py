@@ -9,8 +9,8 @@ import torch
 
 from aunn_data.sampling import trainable
 from aunn_model.training import Settings, bits_per_byte
+from benchmarks import by_heart, resuming, shakespeare
 from benchmarks import character_models as models
-from benchmarks import shakespeare
 from benchmarks.shakespeare import ingested, learn, main, told
 
 TINY = Settings(width=16, layers=1, batch=64, steps=30, checks=0.0, precision="float32")
@@ -153,7 +153,7 @@ def test_a_table_and_a_document_say_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shakespeare, "TELLINGS", (("sgd", 0.01, "exit"),))
     monkeypatch.setattr(shakespeare, "TRANSFORMERS", ((16, 1),))
     monkeypatch.setattr(shakespeare, "NETWORKS", {"untrained": {}, "small": {"width": 16, "layers": 1, "batch": 64}})
-    monkeypatch.setattr(shakespeare, "best_precision", lambda *_: "float32")
+    monkeypatch.setattr(resuming, "best_precision", lambda *_: "float32")
     source = tmp_path / "hamlet.txt"
     source.write_bytes(SENTENCE * 40)
     command = ["--text", str(source), "--seconds", "0.2", "--tail", "40", "--windows", "8"]
@@ -166,6 +166,37 @@ def test_a_table_and_a_document_say_the_same(tmp_path, monkeypatch, capsys):
     assert document["tail"] == 40
     assert document["networks"][1]["told"][0]["window"] == 8
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_by_heart_has_a_line_for_each_network_and_number_of_characters(tmp_path, monkeypatch, capsys):
+    """Numbers that the text does not have are left out, all that is learned of it comes last; table and document say
+    the same."""
+    monkeypatch.setattr(by_heart, "NETWORKS", {name: {"width": 16, "layers": 1, "batch": 64} for name in "ab"})
+    monkeypatch.setattr(resuming, "best_precision", lambda *_: "float32")
+    source = tmp_path / "hamlet.txt"
+    source.write_bytes(SENTENCE * 40)
+    words = "--seconds 0.1 --networks a;b --characters 100,800,9999 --json"
+    by_heart.main(["--text", str(source), *words.split()])
+    found = json.loads(capsys.readouterr().out)
+    learned = int(0.85 * 40 * len(SENTENCE))
+    assert [(row["characters"], row["network"]) for row in found] == [(n, x) for n in (100, 800, learned) for x in "ab"]
+    assert all(row["with_weights"] > row["by_heart"] > 0 for row in found)
+    table = by_heart.table([by_heart.Row(**row) for row in found])
+    assert table.count("\n") == 1 + len(found)
+    assert f"| {found[-1]['by_heart']:.3f} | {found[-1]['with_weights']:.3f} |" in table
+
+
+def test_a_network_that_learns_the_first_characters_never_sees_the_others(text, tmp_path):
+    """With other letters behind the first hundred it gets the same weights; with one of these changed it does not."""
+    weights = []
+    for number, changed in enumerate((slice(0, 0), slice(100, None), slice(99, 100))):
+        bytes_N = text.bytes_N.clone()
+        bytes_N[changed] = ord("z")
+        (tmp_path / str(number)).mkdir()
+        made = replace(ingested(tmp_path / str(number), bytes_N.numpy().tobytes()), learned=100)
+        weights.append(learn(made, TINY, 0)[0].best.exit.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_an_unknown_network_is_a_usage_error(tmp_path, capsys):
