@@ -132,7 +132,10 @@ def trained(
     """A network after ``settings.steps``, or as many as fit into so many processor seconds; and how many it took."""
     if not settings.steps:
         key = {"settings": asdict(settings), "seconds": seconds}
-        found = work.part("steps", key, lambda _: {"steps": round(seconds / pace(corpus, settings, batches))})
+        least = int(seconds > 0)
+        found = work.part(
+            "steps", key, lambda _: {"steps": max(least, round(seconds / pace(corpus, settings, batches)))}
+        )
         settings = replace(settings, steps=found["steps"])
     state = runs.fresh(corpus, settings)
     training = Training(work, state)

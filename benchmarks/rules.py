@@ -1,6 +1,6 @@
 """What learning rules beside backpropagation learn in equal time: by heart, and of what was held out.
 
-    python -m benchmarks.rules --seconds 60
+    python -m benchmarks.rules --seconds 60 [--work FOLDER]
     python -m benchmarks.rules --seconds 60 --data FOLDER
 
 The corpus is the project's own sample collection with six blocks of a scan held out, as in `make demo`; or, with
@@ -13,6 +13,9 @@ these is shown. All short runs are shown too: rates that are good for a while ma
 *by heart* is bits per byte on 65,536 trained bytes spread evenly over all; *entropy* is what one distribution for all
 of them would need, and 8 knowing nothing. *held-out* figures are the network's alone on the held-out blocks, beside the
 harmonic fill's. Held-out bytes of text are not measured: an address tells nothing of them, whatever the rule.
+
+With ``--work`` a killed benchmark goes on: each rule, and each run of one, is a part that is kept, and the weights of
+the run under way are saved every 20 seconds.
 """
 
 import argparse
@@ -20,11 +23,10 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -36,17 +38,9 @@ from aunn_data.registry import Holdout
 from aunn_data.sampling import trainable
 from aunn_model.network import Network
 from aunn_model.rules import RULES
-from aunn_model.training import (
-    CHOICES,
-    Settings,
-    State,
-    best_precision,
-    bits_per_byte,
-    parameters,
-    step,
-    train,
-)
+from aunn_model.training import CHOICES, Settings, State, bits_per_byte, parameters
 from benchmarks import cases
+from benchmarks.resuming import Found, Work, add_option, digest, trained, working
 from pipelines import runs
 from pipelines.batches import Batches
 from pipelines.figures import summary
@@ -64,7 +58,6 @@ BLOCKS = (
 )
 TEXT = "text/tinyshakespeare_input.txt"
 SAMPLE = 1 << 16  # trained bytes that are asked for
-PROBED = 15  # steps
 LONG = 2  # of the short runs, for the whole time
 TRIED = tuple((optimizer, times) for optimizer in ("muon", "adamw") for times in (0.1, 0.3, 1.0, 3.0))
 
@@ -136,41 +129,44 @@ class Trial:
         share_V = np.bincount(self.bytes_N.numpy(), minlength=256) / len(self.bytes_N)
         return float(-(share_V[share_V > 0] * np.log2(share_V[share_V > 0])).sum())
 
-    def trained(self, rule: str, optimizer: str, times: float, seconds: float) -> tuple[State, float]:
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its figures depend on beside the rule and the seconds."""
+        records = digest(*(f"{entry.record} {entry.sha256}".encode() for entry in self.corpus.entries))
+        return {"records": records, "held": self.run.holdouts, "settings": asdict(self.settings)}
+
+    def trained(self, rule: str, optimizer: str, times: float, seconds: float, work: Work) -> tuple[State, float]:
         """A network that has learned for so many processor seconds, or nearly, and how many they were."""
         settings = replace(self.settings, rule=rule, optimizer=optimizer)
         settings = replace(settings, muon_lr=times * settings.muon_lr, adam_lr=times * settings.adam_lr)
         with deterministic():
-            settings = replace(settings, steps=max(1, round(seconds / self._pace(settings))))
-            state, began = runs.fresh(self.corpus, settings), time.process_time()
-            for _ in train(state, settings, self.batches):
-                pass
-        return state, time.process_time() - began
-
-    def _pace(self, settings: Settings) -> float:
-        """Processor seconds a step, the median of a few whose weights are thrown away."""
-        state, times = runs.fresh(self.corpus, replace(settings, steps=10**9)), []
-        for number in range(PROBED):
-            began = time.process_time()
-            step(state, settings, *self.batches(number))
-            times.append(time.process_time() - began)
-        return median(times)
+            return trained(self.corpus, settings, seconds, lambda _: self.batches, work)
 
     def by_heart(self, network: Network) -> float:
         """Bits per byte of the sample of trained bytes."""
         return bits_per_byte(network, self.addresses_N, self.bytes_N)
 
-    def row(self, rule: str, seconds: float) -> Row:
+    def row(self, rule: str, seconds: float, work: Work) -> Row:
         """All figures of a rule."""
-        tried = []
-        for optimizer, times in TRIED:
-            state, _ = self.trained(rule, optimizer, times, seconds / len(TRIED))
-            tried.append(Tried(optimizer, times, state.step, self.by_heart(state.best)))
-        rows = []
-        for good in sorted(tried, key=_by_heart)[:LONG]:
-            state, taken = self.trained(rule, good.optimizer, good.times, seconds)
-            tried.append(replace(good, steps=state.step, bits_per_byte=self.by_heart(state.best)))
-            rows.append(self._row(rule, tried[-1], state, taken))
+        found = work.part(rule, {**self.key, "seconds": seconds}, lambda work: asdict(self._best(rule, seconds, work)))
+        return Row(**{**found, "tried": [Tried(**one) for one in found["tried"]]})
+
+    def _best(self, rule: str, seconds: float, work: Work) -> Row:
+        """The better one of long runs with the rates of the best short ones."""
+
+        def short(optimizer: str, times: float, work: Work) -> Found:
+            state, _ = self.trained(rule, optimizer, times, seconds / len(TRIED), work)
+            return asdict(Tried(optimizer, times, state.step, self.by_heart(state.best)))
+
+        def long(good: Tried, work: Work) -> Found:
+            state, taken = self.trained(rule, good.optimizer, good.times, seconds, work)
+            run = replace(good, steps=state.step, bits_per_byte=self.by_heart(state.best))
+            return asdict(self._row(rule, run, state, taken))
+
+        tried = [Tried(**work.part(f"short {rates[0]} {rates[1]}", rates, partial(short, *rates))) for rates in TRIED]
+        good = sorted(tried, key=_by_heart)[:LONG]
+        rows = [Row(**work.part(f"long {run.optimizer} {run.times}", asdict(run), partial(long, run))) for run in good]
+        tried += [Tried(row.optimizer, row.times, row.steps, row.bits_per_byte) for row in rows]
         return replace(min(rows, key=_by_heart), tried=tried)
 
     def _row(self, rule: str, run: Tried, state: State, taken: float) -> Row:
@@ -237,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    add_option(parser)
     asked = parser.parse_args(arguments)
     rules = asked.rules.split(",")
     if unknown := sorted({*rules} - {*RULES}):
@@ -244,24 +241,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the seconds are a processor's
     shape = {name: getattr(asked, name) for name in ("width", "layers", "trunk", "batch", "seed")}
-    precision = best_precision(torch.device("cpu"), asked.width, asked.batch)
-    settings = replace(Settings(checks=0.0, precision=precision), **shape)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, working(asked.work) as work:
+        precision = work.precision(asked.width, asked.batch)
+        settings = replace(Settings(checks=0.0, precision=precision), **shape)
         corpus = real(Path(folder), asked.data) if asked.data else made(Path(folder))
         trial = Trial(corpus, settings)
         weights = parameters(runs.fresh(corpus, settings).network)
         rows = []
         for rule in rules:
-            rows.append(trial.row(rule, asked.seconds))
+            rows.append(trial.row(rule, asked.seconds, work))
             print(said(rows[-1]), file=sys.stderr, flush=True)
-    found = {
-        **shape,
-        "precision": precision,
-        "parameters": weights,
-        "trained": trial.batches.size,
-        "entropy_bits_per_byte": trial.entropy,
-        "rules": [asdict(row) for row in rows],
-    }
+        found = {
+            **shape,
+            "precision": precision,
+            "parameters": weights,
+            "trained": trial.batches.size,
+            "entropy_bits_per_byte": trial.entropy,
+            "rules": [asdict(row) for row in rows],
+        }
+        work.keep("rules.json", found)
     print(json.dumps(found, indent=1) if asked.json else table(found, rows))
 
 

@@ -339,12 +339,16 @@ def test_before_it_rests_predictive_coding_is_backpropagation_with_a_rate_for_ea
 # ---- the benchmark -----------------------------------------------------------------------------------------------
 
 
-def test_the_benchmark_measures_rules_on_the_sample_collection(capsys, monkeypatch):
-    """Figures of two rules; each shows its better long run, with the rates of one of its best short runs."""
+def test_the_benchmark_measures_rules_on_the_sample_collection(capsys, monkeypatch, tmp_path):
+    """Figures of two rules; each shows its better long run, with the rates of one of its best short runs. Begun again
+    it knows them all."""
     monkeypatch.setattr(benchmark, "SAMPLE", 512)
-    words = "--seconds 0.3 --width 8 --layers 2 --batch 32 --rules delta,forward_gradient --json"
-    benchmark.main(words.split())
+    words = "--seconds 0.3 --width 8 --layers 2 --batch 32 --rules delta,forward_gradient --json --work"
+    benchmark.main([*words.split(), str(tmp_path)])
     found = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(benchmark.Trial, "trained", None)
+    benchmark.main([*words.split(), str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
     assert [row["rule"] for row in found["rules"]] == ["delta", "forward_gradient"]
     assert 5 < found["entropy_bits_per_byte"] < 8
     for row in found["rules"]:
