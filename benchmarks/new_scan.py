@@ -1,11 +1,15 @@
 """A new scan told to a network that knows others, beside a network trained on it alone for the same seconds.
 
     python -m benchmarks.new_scan [--seconds 30] [--before 120] [--known 78keV.nii.gz --new 54keV.nii.gz] [--json]
+                                  [--work FOLDER]
 
 By default the two energies of the sample collection's papyrus phantom. Of the new scan blocks are held out, for both.
 *told*: the run of the other scan conditioned on the new one (n = 1) for so many seconds, as `aunn-model condition
 --record` does; *alone*: a corpus of the new scan, trained for as long. PSNR of the held-out blocks by the network alone
 and pooled with the fills (as `aunn-model reconstruct` writes them), beside the best single fill.
+
+With ``--work`` a killed benchmark goes on: both ways are parts that are kept, and a run that was begun is finished from
+its last checkpoint, as `aunn-model train` finishes it; telling begins again.
 """
 
 import argparse
@@ -13,7 +17,7 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.registry import Holdout
 from aunn_model.training import Settings
 from benchmarks.cases import blocks, boxes
+from benchmarks.resuming import Found, Work, add_option, digest, working
 from pipelines import conditioning, snapshots
 from pipelines.figures import summary
 from pipelines.ingest import ingest
@@ -46,14 +51,16 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of blocks, weights and batches")
     parser.add_argument("--json", action="store_true", help="print JSON instead")
+    add_option(parser)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, working(asked.work) as work:
         known, new = asked.known, asked.new
         if known is None or new is None:
             make(Path(folder) / "sample")
             known, new = (Path(folder) / "sample" / "scans" / name for name in (KNOWN, NEW))
         settings = Settings(codes=asked.codes, seed=asked.seed)
-        found = compared(Path(folder), known, new, settings, asked.before, asked.seconds)
+        found = compared(work.folder or Path(folder), known, new, settings, asked.before, asked.seconds)
+        work.keep("new-scan.json", found)
     print(json.dumps(found, indent=1) if asked.json else shown(found))
 
 
@@ -61,24 +68,43 @@ def compared(
     folder: Path, known: Path, new: Path, settings: Settings, before: float, seconds: float
 ) -> dict[str, dict[str, Any]]:
     """Figures of both ways, by name."""
-    told_of, alone = folder / "told", folder / "alone"
-    corpus = holding(told_of, [known])
+    work, scans = Work(folder), [(path.name, digest(path.read_bytes())) for path in (known, new)]
+    key = {"new": scans[1], "settings": asdict(settings), "seconds": seconds}
+
+    def told(work: Work) -> Found:
+        return _told(work.folder or folder, known, new, settings, before, seconds)
+
+    def alone(work: Work) -> Found:
+        return _alone(work.folder or folder, new, settings, seconds)
+
+    return {
+        "told": work.part("told", {**key, "known": scans[0], "before": before}, told),
+        "alone": work.part("alone", key, alone),
+    }
+
+
+def _told(folder: Path, known: Path, new: Path, settings: Settings, before: float, seconds: float) -> Found:
+    corpus = holding(folder, [known])
     _say(f"training on {known.name}, {before:.0f} s")
-    train_run(corpus, told_of / "run", settings, before)
-    with_new(corpus, told_of, new, settings.seed)
-    opened, told = conditioning.records(snapshots.opened(told_of / "run"), [new.name])
+    train_run(corpus, folder / "run", settings, before)
+    with_new(corpus, folder, new, settings.seed)
+    opened, told = conditioning.records(snapshots.opened(folder / "run"), [new.name])
     gentle = replace(settings, muon_lr=settings.muon_lr / 3, adam_lr=settings.adam_lr / 3, warmup=0, ema=0.0, steps=1)
     _say(f"told of {new.name}, {seconds:.0f} s")
-    snapshot = conditioning.tell(told_of / "run", opened, told, "new", gentle, seconds=seconds)
-    out = {"told": {**figures(opened), "steps": snapshot.settings["steps"]}}
-    corpus = with_new(holding(alone, []), alone, new, settings.seed)
+    snapshot = conditioning.tell(folder / "run", opened, told, "new", gentle, seconds=seconds)
+    return {**figures(opened), "steps": snapshot.settings["steps"]}
+
+
+def _alone(folder: Path, new: Path, settings: Settings, seconds: float) -> Found:
+    corpus = with_new(holding(folder, []), folder, new, settings.seed)
     _say(f"alone on {new.name}, {seconds:.0f} s")
-    done = train_run(corpus, alone / "run", settings, seconds)
-    return {**out, "alone": {**figures(snapshots.opened(alone / "run")), "steps": done.state.step}}
+    done = train_run(corpus, folder / "run", settings, seconds)
+    return {**figures(snapshots.opened(folder / "run")), "steps": done.state.step}
 
 
 def holding(folder: Path, files: list[Path]) -> Corpus:
-    """A corpus in a new folder with these files."""
+    """A new corpus with these files in a folder, in the place of one that is there."""
+    shutil.rmtree(folder / "corpus", ignore_errors=True)
     corpus = Corpus.create(folder / "corpus")
     if files:
         ingest(files, corpus)
@@ -87,7 +113,7 @@ def holding(folder: Path, files: list[Path]) -> Corpus:
 
 def with_new(corpus: Corpus, folder: Path, new: Path, seed: int) -> Corpus:
     """The corpus with the new scan in it, blocks of which are held out."""
-    shutil.copy(new, folder / new.name)
+    shutil.copyfile(new, folder / new.name)
     ingest([folder / new.name], corpus)
     shape = corpus.entries.named(new.name).shape
     size = tuple(min(edge, length // 3) for edge, length in zip(BLOCK, shape, strict=True))

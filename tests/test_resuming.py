@@ -5,18 +5,19 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from aunn_data.corpus import Corpus
 from aunn_model import checkpoint
 from aunn_model.training import Settings
-from benchmarks import resuming
+from benchmarks import new_scan, resuming
 from benchmarks.resuming import NOWHERE, Training, Work, trained
 from pipelines import runs
 from pipelines.batches import Batches
 from tests import faults
-from tests.corpora import append, text
+from tests.corpora import append, smooth, text
 from tests.faults import Fault, why_not
 
 # The benchmarks as they are, but small; a second is a step, and all steps are saved.
@@ -171,3 +172,24 @@ def test_a_part_that_fails_is_not_kept(tmp_path):
     with pytest.raises(ZeroDivisionError):
         Work(tmp_path).part("a row", 0, lambda work: {"found": 1 / 0})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_new_scan_what_is_over_is_known_and_a_run_that_is_there_is_finished(tmp_path, monkeypatch):
+    """Killed while it tells: the run of the known scan takes no step again, and the other way is not measured twice."""
+    for number in (1, 2):
+        np.save(tmp_path / f"{number}.npy", smooth((8, 18, 20), seed=number))
+    settings = Settings(width=16, layers=2, batch=64, precision="float32")
+    words = tmp_path / "work", tmp_path / "1.npy", tmp_path / "2.npy", settings, 0.3, 0.3
+    first, runs = new_scan.compared(*words), []
+    next((tmp_path / "work").glob("told-*.json")).unlink()
+
+    def train_run(*words):
+        runs.append(done := real(*words))
+        return done
+
+    real = new_scan.train_run
+    monkeypatch.setattr(new_scan, "train_run", train_run)
+    again = new_scan.compared(*words)
+    assert [done.resumed_at == done.state.step > 0 for done in runs] == [True]
+    assert again["alone"] == first["alone"]
+    assert again["told"]["best_fill_db"] == first["told"]["best_fill_db"]
