@@ -1,13 +1,18 @@
 """Tell a run something new: a prompt at addresses of its own, or records that were ingested after the run.
 
 A prompt stands after all that is known, or where it is said to. What is told is learned by steps of the loop that
-trains, on copies of the weights; the change is kept as a snapshot.
+trains, on copies of the weights; the change is kept as a snapshot. Until it ends, a telling is kept in
+``RUN/conditions/.NAME-telling/<SHA-256 of all that the change follows from>/{plan.json, checkpoint-<step>/}``.
 """
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +24,19 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
 from aunn_data.orders import Shuffled
 from aunn_data.spans import Spans
-from aunn_model import conditioning
+from aunn_data.store import Folder
+from aunn_model import checkpoint, conditioning
 from aunn_model.network import Network
-from aunn_model.training import BatchOf, Metrics, Settings, begin, bits_per_byte, steps_within, train
+from aunn_model.training import BatchOf, Metrics, Settings, State, begin, bits_per_byte, steps_within, train
 from pipelines import runs
 from pipelines.batches import Batches
 from pipelines.holes import checks_of, spans_of
-from pipelines.snapshots import Opened, Snapshot, knowing
-from pipelines.train import deterministic
+from pipelines.snapshots import CONDITIONS, Opened, Snapshot, knowing
+from pipelines.train import deterministic, saving
 
 SAMPLE = 8192  # bytes on which it is measured what is known before and after
 AFTER = 1 << 63
+PLAN = "plan.json"
 KEPT = (
     "steps",
     "batch",
@@ -39,6 +46,7 @@ KEPT = (
     "sgd_lr",
     "schedule",
     "seed",
+    "rule",
 )  # of the settings, to be read
 
 
@@ -111,7 +119,7 @@ def tell(
     layers: Sequence[str] = (),
     seconds: float | None = None,
     rehearse: float = 0.0,
-    on_start: Callable[[int], object] = lambda steps: None,
+    on_start: Callable[[int, int], object] = lambda steps, resumed_at: None,
     on_metrics: Callable[[Metrics], object] = lambda metrics: None,
 ) -> Snapshot:
     """Takes steps on what is told and keeps the change as a snapshot, which the network of ``known`` has from then on.
@@ -119,6 +127,9 @@ def tell(
     With ``seconds`` the number of steps is planned from a measurement. ``rehearse``: as many addresses that the run was
     trained on go into each batch, as a share of it, so that they are not forgotten. RequestError for layers that there
     are not.
+
+    A telling that was stopped goes on where it was saved last, and ends with the change that it would have had.
+    ``on_start`` gets its number of steps, and how many of them are done.
     """
     network, others = known.network, _others(folder, known, settings)
     batches = _rehearsing(told.batches(settings), others(round(rehearse * settings.batch)))
@@ -127,12 +138,13 @@ def tell(
     sample = sampled(0)
     before, figures = conditioning.weights_of(network), _figures(network, told, sample, "before")
     with deterministic(), _only(network, layers):
-        if seconds is not None:
-            probe = begin(deepcopy(network), settings)
-            settings = replace(settings, steps=steps_within(seconds, probe, settings, batches))
-        on_start(settings.steps)
-        for metrics in train(begin(network, settings), settings, batches):
-            on_metrics(metrics)
+        underway = _underway(folder, name, _identity(known, told, [asdict(settings), list(layers), seconds, rehearse]))
+        state, settings = _begun(underway, network, settings, seconds, batches)
+        on_start(settings.steps, state.step)
+        with saving(state, settings.steps) as save_if_due:
+            for metrics in train(state, settings, batches):
+                on_metrics(metrics)
+                save_if_due(partial(checkpoint.save, underway, state, keep=1))
     change = conditioning.change_since(network, before)
     conditioning.restore(network, before)
     conditioning.apply(network, change)  # as it is saved: factors leave a little out
@@ -147,9 +159,58 @@ def tell(
         tuple(held for held in known.run.holdouts if held not in runs.Run.read(folder).holdouts),
         {"layers": list(layers), "rehearse": rehearse, **{key: getattr(settings, key) for key in KEPT}},
         {**figures, **_figures(network, told, sample, "after"), "norm": conditioning.norm(change)},
-    )
-    snapshot.write(folder, change)
+    ).write(folder, change)
+    _forget(underway)
     return snapshot
+
+
+def _identity(known: Opened, told: Told, how: Sequence[object]) -> str:
+    """SHA-256 of all that a change follows from: the weights and how they read addresses, what is told, and how."""
+    digest = hashlib.sha256(json.dumps([asdict(known.run), how]).encode())
+    for name, value in known.network.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    digest.update(told.addresses_N.tobytes() + told.bytes_N.tobytes())
+    return digest.hexdigest()
+
+
+def _underway(folder: Path, name: str, identity: str) -> Path:
+    """The folder of a telling until it ends; those of others of that name, and what is left of any, are removed."""
+    underway = folder / CONDITIONS / f".{name}-telling" / identity
+    for left in underway.parent.glob("*/"):
+        if left != underway or _planned(left) is None:
+            _forget(left)
+    return underway
+
+
+def _begun(
+    underway: Path, network: Network, settings: Settings, seconds: float | None, batches: BatchOf
+) -> tuple[State, Settings]:
+    """The state that a telling goes on from, saved or new, and its settings with the steps that are planned for it."""
+    if (steps := _planned(underway)) is None:
+        steps = settings.steps
+        if seconds is not None:
+            steps = steps_within(seconds, begin(deepcopy(network), settings), settings, batches)
+        Folder(underway).put(PLAN, json.dumps(checkpoint.sealed({"steps": steps})).encode())
+    settings = replace(settings, steps=steps)
+    state = begin(network, settings)
+    for saved in checkpoint.found(underway)[-1:]:
+        runs.restore(saved, state)
+    return state, settings
+
+
+def _planned(underway: Path) -> int | None:
+    """The number of steps of a telling that has begun; None if there is none."""
+    try:
+        return int(checkpoint.unsealed((underway / PLAN).read_text())["steps"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _forget(underway: Path) -> None:
+    Folder(underway).delete([PLAN])  # first: without it nobody goes on with a half of the rest
+    shutil.rmtree(underway, ignore_errors=True)  # what stays the next telling of that name removes
+    with suppress(OSError):  # another is under way
+        underway.parent.rmdir()
 
 
 @contextmanager

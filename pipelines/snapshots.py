@@ -1,4 +1,6 @@
-"""What a run was told since: ``RUN/conditions/NAME/{change.safetensors, change.json}``, and the run with these on it.
+"""What a run was told since: ``RUN/conditions/NAME/{change.json, change-….safetensors}``, and the run with these on it.
+
+change.json names the file of the change and its SHA-256: when it is replaced, at once, so is the snapshot.
 
 A snapshot is relative to one checkpoint, and to the snapshots that it was told on top of; the run's own weights are
 never touched. Snapshots that were told apart from each other may be stacked: their changes add up.
@@ -7,9 +9,8 @@ never touched. Snapshots that were told apart from each other may be stacked: th
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
 from aunn_data.corpus import Corpus
-from aunn_data.errors import CorpusError, RequestError
-from aunn_data.store import Folder
+from aunn_data.errors import ConflictError, CorpusError, RequestError
+from aunn_data.store import TEMPORARY, Folder
 from aunn_model import checkpoint, conditioning
 from aunn_model.conditioning import Change
 from aunn_model.embedding import Embedding
@@ -41,6 +42,7 @@ class Snapshot:
     ``spans`` are the addresses told; ``checkpoint`` and ``on`` the weights it changes: a checkpoint with the changes of
     other snapshots. ``version`` and ``fingerprint`` are those of the corpus with the records told, ``holdouts`` what
     was left out of these. ``figures``: bits per byte of what was told, and of what was known, before and after.
+    ``files``: the change's file and its SHA-256, once it is written.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Snapshot:
     holdouts: Holdouts
     settings: dict[str, Any]
     figures: dict[str, float]
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, name: str) -> "Snapshot":
@@ -65,35 +68,38 @@ class Snapshot:
             )
         try:
             said = checkpoint.unsealed(path.read_text())
-            said.pop("files")
             for key in ("spans", "holdouts"):
                 said[key] = tuple(map(tuple, said[key]))
             return cls(**{**said, "on": tuple(said["on"])})
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(path, error) from error
 
-    def write(self, folder: Path, change: Change) -> Path:
-        """Writes the snapshot whole or not at all; one of that name is replaced."""
-        target, building = folder / CONDITIONS / self.name, folder / CONDITIONS / f".{self.name}-new"
-        if building.exists():
-            shutil.rmtree(building)
-        building.mkdir(parents=True)
+    def write(self, folder: Path, change: Change) -> "Snapshot":
+        """Writes the snapshot, with its ``files``. One of that name is replaced: at any moment a reader, or one that
+        comes after a kill, finds the old one whole or the new one."""
         data = bytes_of({name: moved.cpu().contiguous() for name, moved in change.items()})
-        said = {**asdict(self), "files": {"change.safetensors": hashlib.sha256(data).hexdigest()}}
-        Folder(building).put("change.safetensors", data)
-        Folder(building).put("change.json", json.dumps(checkpoint.sealed(said), indent=2).encode() + b"\n")
-        if target.exists():
-            shutil.rmtree(target)
-        building.rename(target)
-        return target
+        digest = hashlib.sha256(data).hexdigest()
+        written, home = (
+            replace(self, files={f"change-{digest[:16]}.safetensors": digest}),
+            folder / CONDITIONS / self.name,
+        )
+        store, (file,) = Folder(home), written.files
+        store.put(file, data)
+        store.put("change.json", json.dumps(checkpoint.sealed(asdict(written)), indent=2).encode() + b"\n")
+        left = [*home.glob("change*.safetensors"), *home.glob(f"{TEMPORARY}*")]  # by the old one, and by the killed
+        store.delete([path.name for path in left if path.name != file])
+        return written
 
     def change(self, folder: Path) -> Change:
-        """What it moves weights by."""
-        path = folder / CONDITIONS / self.name / "change.safetensors"
+        """What it moves weights by. CorpusError if it is damaged, ConflictError if another has taken its place."""
+        path = folder / CONDITIONS / self.name / next(iter(self.files), "")
         try:
-            said = checkpoint.unsealed(path.with_name("change.json").read_text())
-            return dict(tensors_of(checkpoint.checked(path, said)))
+            return dict(tensors_of(checkpoint.checked(path, {"files": self.files})))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
+            if Snapshot.read(folder, self.name).files != self.files:
+                raise ConflictError(
+                    path, expected="the snapshot", found="one told since", remedy="the same command again takes that"
+                ) from error
             raise _damaged(path, error) from error
 
 

@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ main(sys.argv[2:])
 """
 MODEL = """
 import functools, sys
-from pipelines import train
+from pipelines import conditioning, train
 from pipelines.cli.model import main
-train.CHECKPOINT_SECONDS, train.train = 0.0, functools.partial(train.train, report_every=0)
+train.CHECKPOINT_SECONDS = 0.0
+train.train = conditioning.train = functools.partial(train.train, report_every=0)
 main(sys.argv[1:])
 """
 BATCH, MANY = 3, 4096
@@ -60,7 +61,10 @@ VARIANTS = {
     "build-corpus": ("kill", "torn", "power", "names", "again"),
     "gc": ("kill", "torn", "power", "names", "again"),
     "train": ("kill", "torn"),
+    "condition": ("kill", "torn", "power", "names"),
 }
+MODELS = {"train", "condition"}  # kinds that are verbs of aunn-model
+OLD, NEW = "what it was told before", "what it is told now"
 Hashes = dict[str, str]  # record -> sha256
 
 
@@ -92,18 +96,24 @@ class Bench:
             "build-corpus": ["build-corpus", str(self.home / "corpus.toml"), *corpus],
             "gc": ["gc", *corpus, "--older-than", "0s"],
             "train": ["train", *corpus, "--out", str(case / "run"), "--config", str(self.home / "run.toml")],
+            "condition": self.telling(case, NEW),
         }[self.kind]
+
+    def telling(self, case: Path, text: str) -> list[str]:
+        """The command line that tells the run a text, under one name."""
+        words = ["condition", str(case / "run"), "--corpus", str(case / "corpus"), "--quiet", "--text", text]
+        return [*words, "--as", "c", "--steps", "3", "--bytes", "0"]
 
     def strike(self, case: Path, fault: Fault | None) -> Outcome:
         """Runs the command in a process of its own, in a new copy of the start at ``case``."""
         shutil.rmtree(case, ignore_errors=True)
         shutil.copytree(self.home / "start", case)
-        code = [MODEL] if self.kind == "train" else [DATA, str(self.batch)]
+        code = [MODEL] if self.kind in MODELS else [DATA, str(self.batch)]
         return faults.run([sys.executable, "-c", *code, *self.words(case)], [case], fault, cwd=faults.ROOT)
 
     def again(self, case: Path) -> None:
         """The same command, unharmed: it must end well."""
-        code, output = invoke("model" if self.kind == "train" else "data", *self.words(case))
+        code, output = invoke("model" if self.kind in MODELS else "data", *self.words(case))
         assert code == 0, f"the same command again ends with {code}: {output}"
 
 
@@ -159,7 +169,7 @@ def check_point(bench: Bench, seed: int, case: Path) -> None:
 
 def check_afterwards(bench: Bench, case: Path, done: Outcome) -> None:
     """Right after the fault: the corpus opens clean, as it was at one commit, with all that was told as committed."""
-    told = int(done.stdout.split()[-1]) if done.stdout.split() else 0
+    told = int(done.stdout.split()[-1]) if done.stdout.split() and bench.kind not in MODELS else 0
     if not (case / "corpus" / "zarr.json").exists():
         assert (bench.states[0], told) == ({}, 0), "the corpus is gone"
         return
@@ -169,6 +179,8 @@ def check_afterwards(bench: Bench, case: Path, done: Outcome) -> None:
     assert len(found) >= told, f"{told} records were told as committed, {len(found)} are there"
     assert holdouts(case / "corpus") in bench.holdouts, "the holdouts are neither those before nor those after"
     _check_checkpoints(bench, case / "run")
+    if bench.kind == "condition":
+        assert _snapshot(case).told in (OLD, NEW)
 
 
 def check_end(bench: Bench, case: Path) -> None:
@@ -239,7 +251,19 @@ def _end(bench: Bench, case: Path) -> dict[str, Any]:
         return {"shards": sorted(str(p.relative_to(case)) for a in arrays for p in a.rglob("*") if p.is_file())}
     if bench.kind == "train":
         return {"weights": max((case / "run").glob("checkpoint-*/network.safetensors")).read_bytes()}
+    if bench.kind == "condition":
+        left = sorted(path.name for path in (case / "run" / "conditions").rglob("*"))
+        return {"told": _snapshot(case).told, "files": _snapshot(case).files, "left": left}
     return {}
+
+
+def _snapshot(case: Path) -> Any:
+    """The snapshot of the run, whose change is whole."""
+    from pipelines.snapshots import Snapshot
+
+    snapshot = Snapshot.read(case / "run", "c")
+    snapshot.change(case / "run")
+    return snapshot
 
 
 def _check_checkpoints(bench: Bench, run: Path) -> None:
@@ -279,9 +303,12 @@ def _make_start(bench: Bench) -> None:
     if bench.kind == "ingest":
         return
     corpus = ["--corpus", str(start / "corpus"), "--quiet"]
-    whole = bench.kind in ("train", "holdout")
+    whole = bench.kind in (*MODELS, "holdout")
     words = [str(bench.sources)] if whole else [str(bench.sources / "0"), "--prefix", "0/"]
     assert invoke("data", "ingest", *words, *corpus, "--address-bits", str(ADDRESS_BITS))[0] == 0
+    if bench.kind == "condition":
+        assert invoke("model", *replace(bench, kind="train").words(start))[0] == 0
+        assert invoke("model", *bench.telling(start, OLD))[0] == 0
     if bench.kind == "gc":
         _abandon_batches(bench, start)
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipelines.cli.data import main as data
 from tests.faults import why_not
-from tests.killing import VARIANTS, Bench, bench, check_point, points
+from tests.killing import MODELS, VARIANTS, Bench, bench, check_point, points
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    there = [kind for kind in VARIANTS if kind == "train" or kind in data.commands]
+    there = [kind for kind in VARIANTS if kind in MODELS or kind in data.commands]
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--points", type=int, default=1000, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the points")

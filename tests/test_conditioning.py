@@ -1,23 +1,28 @@
 """Conditioning: what is told is learned, what is not told stays, and a change can be kept, stacked and compared."""
 
+import json
+import os
 import shutil
+import signal
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from aunn_data.corpus import Corpus
-from aunn_data.errors import CorpusError, RequestError
+from aunn_data.errors import ConflictError, CorpusError, RequestError
 from aunn_data.registry import Holdout
 from aunn_model import conditioning
 from aunn_model.reconstruction import predict
-from aunn_model.training import Settings
+from aunn_model.training import Settings, train
 from benchmarks import new_scan
 from pipelines import conditioning as flow
 from pipelines import snapshots
 from pipelines.cli.model import main
 from pipelines.train import train_run
-from tests.commands import run_json
+from tests.commands import run, run_json
 from tests.corpora import append, smooth, text, volume
 
 SETTINGS = Settings(width=32, layers=2, batch=64, steps=60, codes=32, precision="float32", warmup=5)
@@ -51,6 +56,12 @@ def opened(folder, *names):
 def told(folder, name="c", data=PROMPT, on=(), layers=(), settings=TELLING):
     known = opened(folder, *on)
     return known, flow.tell(folder / "run", known, flow.prompt("text", data, known.end), name, settings, layers)
+
+
+def change_file(folder, name="c"):
+    """The file of a snapshot's change; there is but one."""
+    (path,) = (folder / "run" / "conditions" / name).glob("*.safetensors")
+    return path
 
 
 def test_a_prompt_is_learned_and_the_runs_own_weights_stay_as_they_are(folder):
@@ -131,7 +142,7 @@ def test_changes_are_compared_by_the_angle_between_them():
 def test_a_damaged_snapshot_is_refused(folder):
     """A flipped byte in either file is no wrong answer but an error."""
     told(folder)
-    path = folder / "run" / "conditions" / "c" / "change.safetensors"
+    path = change_file(folder)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -150,6 +161,200 @@ def test_a_snapshot_of_a_checkpoint_that_is_gone_says_so(folder):
     saved.rename(saved.with_name("checkpoint-000000999"))
     with pytest.raises(RequestError, match="gone, the run has gone on"):
         opened(folder, "c")
+
+
+# ---- stopped, and going on -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Tells until Ctrl-C comes at a step, with a report after each."""
+    monkeypatch.setattr("pipelines.conditioning.train", partial(train, report_every=0))
+
+    def tell_until(step, folder, known, *args, **options):
+        def on_metrics(metrics):
+            if metrics.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            flow.tell(folder / "run", known, *args, **options, on_metrics=on_metrics)
+
+    return tell_until
+
+
+def resumed_at(folder, known, *args, **options):
+    """(planned steps, step at which it goes on) of a telling that then ends."""
+    told = []
+    flow.tell(folder / "run", known, *args, **options, on_start=lambda *at: told.append(at))
+    return told[0]
+
+
+def telling(known, data=PROMPT):
+    return known, flow.prompt("text", data, known.end), "c"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("layers", [(), ("trunk.1", "codes")])
+def test_a_stopped_telling_ends_with_the_change_that_it_would_have_had(folder, stopped, optimizer, layers):
+    """Stopped by Ctrl-C in step 5, then in 7, the same telling again ends with the same bytes; nothing else is left."""
+    settings = replace(TELLING, optimizer=optimizer, batch=4)
+    flow.tell(folder / "run", *telling(opened(folder)), settings, layers)
+    whole = change_file(folder).read_bytes()
+    shutil.rmtree(folder / "run" / "conditions")
+    stopped(5, folder, *telling(opened(folder)), settings, layers)
+    assert snapshots.names(folder / "run") == []
+    stopped(7, folder, *telling(opened(folder)), settings, layers)
+    assert resumed_at(folder, *telling(opened(folder)), settings, layers) == (8, 7)
+    assert change_file(folder).read_bytes() == whole
+    assert [path.name for path in (folder / "run" / "conditions").iterdir()] == ["c"]
+
+
+def test_a_stopped_telling_of_a_record_with_rehearsal_goes_on_exactly(grown, stopped):
+    """The batches of the record and those of what is rehearsed go on where they were."""
+    known, what = flow.records(opened(grown), ["b.npy"])
+    flow.tell(grown / "run", known, what, "new", TELLING, rehearse=0.5)
+    whole = change_file(grown, "new").read_bytes()
+    for tell, step in ((stopped, 3), (resumed_at, None)):
+        known, what = flow.records(opened(grown), ["b.npy"])
+        tell(*([step] if step else []), grown, known, what, "new", TELLING, rehearse=0.5)
+    assert change_file(grown, "new").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"data": b"another"}, {"adam_lr": 0.02}, {"steps": 9}, {"layers": ("exit",)}, {"rehearse": 1.0}, {"on": ("a",)}],
+)
+def test_another_telling_of_the_name_begins_anew(folder, stopped, changed):
+    """What is left of a telling of other bytes, settings, layers or weights is not gone on with, but removed."""
+    told(folder, "a", b"first")
+    stopped(3, folder, *telling(opened(folder)), TELLING)
+    known = opened(folder, *changed.pop("on", ()))
+    asked = telling(known, changed.pop("data", PROMPT))
+    options = {name: changed.pop(name) for name in ("layers", "rehearse") if name in changed}
+    settings = replace(TELLING, **changed)
+    assert resumed_at(folder, *asked, settings, **options) == (settings.steps, 0)
+    assert sorted(path.name for path in (folder / "run" / "conditions").iterdir()) == ["a", "c"]
+
+
+def test_a_snapshot_told_anew_below_another_is_other_weights_to_go_on_from(folder, stopped):
+    """Of the same name, but another change: what was told on top of it before begins anew."""
+    told(folder, "a", b"first")
+    asked = telling(opened(folder, "a"))
+    stopped(3, folder, *asked, TELLING)
+    told(folder, "a", b"other")
+    known = opened(folder, "a")
+    assert resumed_at(folder, known, *asked[1:], TELLING) == (8, 0)
+
+
+def test_a_telling_for_some_seconds_keeps_the_steps_that_were_planned(folder, stopped, monkeypatch):
+    """They are measured once: a machine that is slower when it goes on takes as many, also if no step was saved."""
+    monkeypatch.setattr(flow, "steps_within", lambda *_: 6)
+    stopped(2, folder, *telling(opened(folder)), TELLING, seconds=3.0)
+    monkeypatch.setattr(flow, "steps_within", lambda *_: 3)
+    shutil.copytree(folder, folder.with_name("unsaved"))
+    assert resumed_at(folder, *telling(opened(folder)), TELLING, seconds=3.0) == (6, 2)
+    folder = folder.with_name("unsaved")
+    shutil.rmtree(next((folder / "run" / "conditions").glob(".c-telling/*/checkpoint-*")))
+    assert resumed_at(folder, *telling(opened(folder)), TELLING, seconds=3.0) == (6, 0)
+
+
+def test_what_a_kill_left_half_removed_is_not_gone_on_with(folder, stopped):
+    """Without its plan, which goes first, a telling that was being removed begins anew, whatever else is left."""
+    stopped(3, folder, *telling(opened(folder)), TELLING)
+    (underway,) = (folder / "run" / "conditions").glob(".c-telling/*")
+    (underway / "plan.json").unlink()
+    next(underway.glob("checkpoint-*/adamw.safetensors")).unlink()
+    assert resumed_at(folder, *telling(opened(folder)), TELLING) == (8, 0)
+
+
+def test_the_command_says_where_it_goes_on(folder, stopped):
+    """On stderr, and with --json as resumed_at."""
+    words = ["condition", folder / "run", "--text", "ccc", "--as", "c", "--steps", 6, "--corpus", folder / "corpus"]
+    for step, more in ((2, []), (4, ["--json"])):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flow, "tell", partial(interrupted, flow.tell, step))
+            assert run(main, *words)[0] == 130
+        code, out, err = run(main, *words, *more)
+        assert code == 0
+        assert json.loads(out)["resumed_at"] == 4 if more else "c: 6 steps, resumed at step 2" in err
+
+
+def interrupted(tell, step, *args):
+    """A telling that gets SIGTERM after a step."""
+
+    def on_metrics(metrics):
+        if metrics.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tell(*args[:-1], on_metrics)
+
+
+# ---- told again ------------------------------------------------------------------------------------------------------
+
+CHANGES = ("open", "writev", "link", "rename", "replace", "unlink", "rmdir", "mkdir", "fsync")
+
+
+class Killed(BaseException):
+    """The process is dead: no call of it does anything any more."""
+
+
+def dying(patch, at):
+    """Lets ``at`` calls that make, change or remove files happen and none after them; returns the log of calls."""
+    log = []
+
+    def call(name, real, *args, **options):
+        if len(log) >= at:
+            raise Killed
+        log.append(name)
+        return real(*args, **options)
+
+    for name in CHANGES:
+        patch.setattr(os, name, partial(call, name, getattr(os, name)))
+    return log
+
+
+def test_a_snapshot_that_is_told_again_is_the_old_or_the_new_at_every_moment(folder, monkeypatch):
+    """Killed before any call that changes files, what is found is whole; the next telling leaves nothing behind."""
+    home = folder / "run" / "conditions" / "c"
+    _, old = told(folder)
+    kept = {path.name: path.read_bytes() for path in home.iterdir()}
+    _, new = told(folder, data=b"other")
+    told_of, moved = {"old": old, "new": new}, new.change(folder / "run")
+    with monkeypatch.context() as patch:
+        calls = dying(patch, 10**9)
+        new.write(folder / "run", moved)
+    found = []
+    for at in range(len(calls)):
+        shutil.rmtree(home)
+        home.mkdir()
+        for name, data in kept.items():
+            (home / name).write_bytes(data)
+        with monkeypatch.context() as patch:
+            dying(patch, at)
+            with pytest.raises(Killed):
+                new.write(folder / "run", moved)
+        there = snapshots.Snapshot.read(folder / "run", "c")
+        of = "old" if there.files == old.files else "new"
+        assert there == told_of[of]
+        there.change(folder / "run")  # which knows its SHA-256
+        assert snapshots.names(folder / "run") == ["c"]
+        found.append(of)
+        new.write(folder / "run", moved)
+        assert sorted(path.name for path in home.iterdir()) == sorted(["change.json", *new.files])
+    assert found == sorted(found, reverse=True)  # the old one up to some call, from then on the new one
+    assert set(found) == {"old", "new"}
+
+
+def test_a_snapshot_that_was_told_anew_while_it_was_read_asks_to_try_again(folder):
+    """A reader never puts the addresses of one telling together with the change of another."""
+    told(folder)
+    read = snapshots.Snapshot.read(folder / "run", "c")
+    told(folder, data=b"other")
+    with pytest.raises(ConflictError, match="told since"):
+        read.change(folder / "run")
+
+
+# ---- records that are new --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.killing import bench, check_afterwards, check_end, check_point
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
-POINTS = {"ingest": 21, "build-corpus": 15, "gc": 10, "train": 3}
+POINTS = {"ingest": 21, "build-corpus": 15, "gc": 10, "train": 3, "condition": 4}
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ def condition(
     """Tell a run something new by a few gradient steps, and predict what follows.
 
     The run's weights stay as they are: what the steps change is kept below RUN/conditions under the name --as, for
-    `continue`, `reconstruct`, `evaluate` and `condition` to take with --with NAME, several of them to be stacked.
+    `continue`, `reconstruct`, `evaluate` and `condition` to take with --with NAME, several of them to be stacked. The
+    same command again finishes a telling that was stopped, with the change it would have had.
 
     \b
     Examples:
@@ -89,7 +90,17 @@ def condition(
     else:
         told = conditioning.prompt(str(text), str(text).encode(), start)
     settings = _settings(known.run.settings, optimizer, lr, steps or (RECORD_STEPS if named else PROMPT_STEPS))
+    resumed_at = 0
     with bar(None, "step", quiet or as_json, "tell") as progress:
+
+        def on_start(steps: int, done: int) -> None:
+            nonlocal resumed_at
+            resumed_at = done
+            progress.reset(total=steps)
+            progress.initial = progress.n = done  # steps of an earlier telling tell nothing of this one's speed
+            progress.refresh()
+            if done and not (quiet or as_json):
+                click.echo(f"{name}: {steps:,} steps, resumed at step {done:,}", err=True)
 
         def on_metrics(metrics: Metrics) -> None:
             progress.set_postfix_str(f"{metrics.bits_per_byte:.3f} bits/byte")
@@ -105,10 +116,14 @@ def condition(
             chosen,
             seconds,
             rehearse,
-            progress.reset,
+            on_start,
             on_metrics,
         )
-    found = {**_said(run, snapshot), "follows": _following(known, told, count) if count else None}
+    found = {
+        **_said(run, snapshot),
+        "resumed_at": resumed_at,
+        "follows": _following(known, told, count) if count else None,
+    }
     if as_json:
         print_json(found)
         return
