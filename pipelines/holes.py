@@ -8,7 +8,7 @@ when it was best, how to weigh the network and the classical fills, and how far 
 Legend: S spans, n elements of a mask.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,7 @@ def checks_of(corpus: Corpus, holdouts: Holdouts, share: float, seed: int) -> li
     """
     if not share:
         return []
-    holdouts = [(name, _payload_of(corpus, record), region) for name, record, region in holdouts]
+    holdouts = [(name, payload_of(corpus, record), region) for name, record, region in holdouts]
     held = {record for _, record, _ in holdouts}
     rng, found = np.random.default_rng([seed, 0xC4EC]), []
     holed = [e for e in corpus.entries if (e.record in held or e.missing_bytes) and not e.is_shared]
@@ -106,23 +106,28 @@ def checks_of(corpus: Corpus, holdouts: Holdouts, share: float, seed: int) -> li
     return found
 
 
-def _payload_of(corpus: Corpus, record: str) -> str:
+def payload_of(corpus: Corpus, record: str) -> str:
     """The record that holds the payload: exact duplicates share one, and what is held out of one is a hole of all."""
     owner = corpus.entries.at(corpus.entries.named(record).payload_start)
     return owner.record if owner else record
 
 
-def _repeated(
-    corpus: Corpus, entry: Entry, holes: Mask, held: set[str], share: float, rng: np.random.Generator
-) -> list[Check]:
-    """The same holes in some of the whole records of the same kind."""
-    whole = [
+def whole_like(corpus: Corpus, entry: Entry, held: Container[str]) -> list[Entry]:
+    """The records of the same kind and format that lack nothing, are none of ``held`` and no other's duplicate."""
+    return [
         other
         for other in corpus.entries
         if other.geometry.kind == entry.geometry.kind
         and (other.modality, other.format) == (entry.modality, entry.format)
         and not (other.record in held or other.missing_bytes or other.is_shared)
     ]
+
+
+def _repeated(
+    corpus: Corpus, entry: Entry, holes: Mask, held: set[str], share: float, rng: np.random.Generator
+) -> list[Check]:
+    """The same holes in some of the whole records of the same kind."""
+    whole = whole_like(corpus, entry, held)
     count = min(ALIKE, len(whole) // 4, max(1, round(share * len(whole))))
     return [Check(whole[k], holes) for k in sorted(rng.choice(len(whole), count, replace=False))]
 

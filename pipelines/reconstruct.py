@@ -18,8 +18,9 @@ from aunn_data.record import Record
 from aunn_model.network import Network
 from aunn_model.reconstruction import Prediction, predict
 from pipelines import fills, pooling
+from pipelines.alike import Alike
 from pipelines.figures import as_stored, byte_figures, categorical, element_figures
-from pipelines.holes import Check, Mask, addresses_of, checks_of, held_of, holes_of, missing_of
+from pipelines.holes import Check, Mask, addresses_of, checks_of, held_of, holes_of, missing_of, payload_of
 from pipelines.pooling import Opinions, Pool, Pooled
 from pipelines.runs import Run
 from pipelines.targets import Target
@@ -57,9 +58,12 @@ class _Views:
     distance: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, entry: Entry, truth: npt.NDArray[Any], known: Mask) -> "_Views":
+    def of(cls, entry: Entry, truth: npt.NDArray[Any], known: Mask, alike: Alike) -> "_Views":
         known = known & np.isfinite(truth)
-        found = fills.every(np.where(known, truth, 0).astype(np.float64), ~known, entry.axes) if known.any() else {}
+        values = np.where(known, truth, 0).astype(np.float64)
+        found = fills.every(values, ~known, entry.axes) if known.any() else {}
+        if (like := alike.fill(entry, values, known)) is not None:
+            found["alike"] = like
         return cls(found, fills.distance(~known, entry.axes))
 
 
@@ -70,8 +74,12 @@ class Reconstructor:
     """
 
     def __init__(self, network: Network, corpus: Corpus, run: Run, checks: Sequence[Check] | None = None):
-        self.network, self.corpus, self.run, self.checks = network, corpus, run, checks
-        self._checks: dict[object, list[Check]] | None = None
+        self.network, self.corpus, self.run = network, corpus, run
+        if checks is None:
+            checks = checks_of(corpus, run.holdouts, run.settings.checks, run.settings.seed)
+        self.checks = checks
+        holed = {payload_of(corpus, record) for _, record, _ in run.holdouts}
+        self._alike = Alike(corpus, holed | {check.entry.record for check in checks}, run.settings.seed)
         self._pools: dict[object, Pool | None] = {}
 
     def __call__(
@@ -106,7 +114,7 @@ class Reconstructor:
             guesses = {"nearest": fills.nearest(np.where(known, truth, 0).astype(np.float64), ~known)}
             figures |= element_figures(entry, True, truth, filled, guesses, known, mask & ~missing)
             return Reconstruction(target, record, filled, truth, known, uncertainty, figures)
-        views = _Views.of(entry, truth, known)
+        views = _Views.of(entry, truth, known, self._alike)
         said = _opinions(entry, found, views, mask)
         pool = self._pool(entry, tuple(views.fills)) if (held | missing)[mask].all() else None
         pooled = pool(said) if pool else pooling.trusting(said)
@@ -140,18 +148,14 @@ class Reconstructor:
         return self._pools[kind]
 
     def _fitted(self, kind: tuple[Any, ...]) -> Pool | None:
-        settings = self.run.settings
-        if self._checks is None:
-            self._checks = {}
-            if self.checks is None:
-                self.checks = checks_of(self.corpus, self.run.holdouts, settings.checks, settings.seed)
-            for check in self.checks:
-                self._checks.setdefault((check.entry.modality, check.entry.geometry.kind), []).append(check)
         opinions, truths = [], []
-        for check in self._checks.get(kind[:2], []):
+        for check in self.checks:
+            if (check.entry.modality, check.entry.geometry.kind) != kind[:2]:
+                continue
             record, mask = self.corpus.record(check.entry), check.mask
             truth = np.asarray(record.elements)
-            views = _Views.of(check.entry, truth, ~(holes_of(self.corpus, check.entry, self.run.holdouts) | mask))
+            known = ~(holes_of(self.corpus, check.entry, self.run.holdouts) | mask)
+            views = _Views.of(check.entry, truth, known, self._alike)
             if categorical(record) or tuple(views.fills) != kind[2]:
                 continue
             said = _opinions(check.entry, predict(self.network, addresses_of(check.entry, mask)), views, mask)
@@ -161,7 +165,7 @@ class Reconstructor:
         if not truths:
             return None
         local = [False, *(name in fills.FILLS for name in kind[2])]
-        return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), local, settings.seed)
+        return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), local, self.run.settings.seed)
 
 
 def reconstruct(
