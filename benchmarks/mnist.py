@@ -1,13 +1,14 @@
 """Digits told by their pixels and named by what the network then says at their label's address.
 
-    python -m benchmarks.mnist --data FOLDER [--numbers 100,300,1000,3000,9000] [--unseen 500] [--steps 1200]
-                               [--seconds S] [--json] [--picture FILE] [--seed 0]
+    python -m benchmarks.mnist --data FOLDER [--numbers 100,300,1000,3000,10000] [--unseen 500] [--steps 1200]
+                               [--seconds S] [--json] [--picture FILE] [--seed 0] [--work FOLDER]
 
-``FOLDER/images/mnist`` holds MNIST's test digits (10,000) and their labels. Of so many of them as are asked for, unseen
-ones among them at random places, ingest makes a corpus: label in the header, image behind it, one block of addresses a
-digit, so the label stands at the same offset in each. The network learns pixels and labels of the known digits. Then it
-is told the pixels of the unseen, by gradient steps on no weights but those of the codes, and asked for the byte at
-their label's address, of all 256.
+``FOLDER/images/mnist`` holds MNIST's digits and their labels. Known digits are some of the training file, unseen ones
+of the test file; where there is no training file, both are of the test file, of 10,000 digits, and numbers end at 9000.
+Of so many as are asked for, unseen ones among the known at random places, ingest makes a corpus: label in the header,
+image behind it, one block of addresses a digit, so the label stands at the same offset in each. The network learns
+pixels and labels of the known digits. Then it is told the pixels of the unseen, by gradient steps on no weights but
+those of the codes, and asked for the byte at their label's address, of all 256.
 
 A record's code times these weights is its *latent*: the rest of the network is a decoder that all records share. What
 makes it work (docs/log.md has the figures of each):
@@ -19,11 +20,13 @@ makes it work (docs/log.md has the figures of each):
 ``original`` is the same network as it was proposed: digits of the address, no codes, AdamW on all weights, for as much
 processor time; it is told with all of its weights. 1-NN and an MLP (784-256-10) see the same digits.
 
+With ``--work`` a killed benchmark goes on: ours, the original and the peers of each number of digits are parts that are
+kept, and the weights of the network that learns are saved every 20 seconds; the MLP begins again.
+
 Legend: N digits, K pixels of one, R records, B batch, W width, P parities.
 """
 
 import argparse
-import gzip
 import json
 import math
 import sys
@@ -33,30 +36,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aunn_data.corpus import Corpus
 from aunn_model import conditioning
 from aunn_model.embedding import Embedding
 from aunn_model.network import Network
-from aunn_model.rules.lesson import generator
-from aunn_model.training import Settings, State, begin, best_precision, step
+from aunn_model.training import Settings, State, begin, step
+from benchmarks import mnist_digits
+from benchmarks.mnist_digits import Digits, digits
+from benchmarks.resuming import NOWHERE, Found, Training, Work, add_option, working
 from pipelines import runs
-from pipelines.ingest import ingest
 from pipelines.train import deterministic
 
-Bytes = npt.NDArray[np.uint8]
-Pairs = tuple[Tensor, Tensor]
-
-IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-LABEL = b'"label":'
-CPU = torch.device("cpu")
 SHARED = ("entry", "trunk", "exit")  # all but the latents
 OURS = Settings(
     width=128,
@@ -89,82 +85,15 @@ class Telling:
 
 OUR_TELLING = Telling(replace(OURS, optimizer="sgd", steps=40, warmup=0), ("codes",))
 ORIGINAL_TELLING = Telling(replace(ORIGINAL, steps=40, warmup=0, adam_lr=0.001), ())
-
-
-@dataclass(frozen=True)
-class Digits:
-    """A corpus of N digits: starts_N (int64) of their headers, where in a record its label stands and its K pixels
-    (offsets_K), what stands there (labels_N, pixels_NK, uint8), and which records are known and which are not."""
-
-    corpus: Corpus
-    starts: Tensor
-    label_offset: int
-    offsets: Tensor
-    labels: Tensor
-    pixels: Tensor
-    known: Tensor
-    unseen: Tensor
-
-    def labelled(self, records_R: Tensor) -> Pairs:
-        """(R,) addresses and bytes of labels."""
-        return self.starts[records_R] + self.label_offset, self.labels[records_R]
-
-    def some(self, records_R: Tensor, count: int, *key: object) -> Pairs:
-        """(R * count,) addresses and bytes of pixels of each record, as the key has it."""
-        which_RC = torch.randint(len(self.offsets), (len(records_R), count), generator=generator(CPU, *key))
-        addresses_RC = self.starts[records_R, None] + self.offsets[which_RC]
-        return addresses_RC.reshape(-1), self.pixels[records_R[:, None], which_RC].reshape(-1)
-
-    def drawn(self, count: int, *key: object) -> Tensor:
-        """(count,) different known records, or all if there are fewer, as the key has it."""
-        return self.known[torch.randperm(len(self.known), generator=generator(CPU, *key))[:count]]
-
-
-def idx(array: Bytes) -> bytes:
-    """An array as an idx file."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
-
-
-def elements(path: Path) -> Bytes:
-    """The array of an idx file, gzip or not."""
-    data = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-    shape = np.frombuffer(data, ">u4", data[3], 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
-
-
-def digits(source: Path, folder: Path, known: int, unseen: int, seed: int = 0) -> Digits:
-    """So many digits of the idx files in ``source``, ingested into a corpus in ``folder``."""
-    images, labels = elements(source / IMAGES), elements(source / LABELS)
-    random = np.random.default_rng(seed)
-    chosen = random.permutation(len(images))[: known + unseen]
-    if len(chosen) < known + unseen:
-        raise SystemExit(f"{len(images)} digits are too few for {known} known and {unseen} unseen")
-    (folder / IMAGES).write_bytes(idx(images[chosen]))
-    (folder / LABELS).write_bytes(idx(labels[chosen]))
-    corpus = Corpus.create(folder / "corpus")
-    ingest([folder / IMAGES], corpus)
-    return _digits(corpus, random.permutation(known + unseen), known)
-
-
-def _digits(corpus: Corpus, order_N: npt.NDArray[np.int64], known: int) -> Digits:
-    """Records by number, the ``known`` first in an order and the rest; what a record is called does not matter."""
-    starts_N = np.asarray(corpus.entries.table["header_start"], np.int64)
-    first = corpus.entries[0]
-    label = corpus.read(first.header_start, first.payload_start).tobytes().index(LABEL) + len(LABEL)
-    offsets_K = np.concatenate([np.arange(*span) for span in first.spans(first.geometry.whole)]) - first.header_start
-    bytes_NE = corpus.read(int(starts_N[0]), int(starts_N[-1]) + first.stop - first.header_start)
-    at_NK, at_N = (starts_N[:, None] + offsets_K) - starts_N[0], starts_N + label - starts_N[0]
-    known_R, unseen_R = np.sort(order_N[:known]), np.sort(order_N[known:])
-    tensors = (torch.from_numpy(a) for a in (offsets_K, bytes_NE[at_N], bytes_NE[at_NK], known_R, unseen_R))
-    return Digits(corpus, torch.from_numpy(starts_N.copy()), label, *tensors)
+NUMBERS = "100,300,1000,3000"
 
 
 # ---- learning -------------------------------------------------------------------------------------------------------
 
 
-def settings_of(base: Settings, made: Digits) -> Settings:
+def settings_of(base: Settings, made: Digits, work: Work = NOWHERE) -> Settings:
     """With as many codes as the records need, if with any, and the precision that is fastest here."""
-    precision = best_precision(CPU, base.width, base.batch)
+    precision = work.precision(base.width, base.batch)
     if base.features == "digits":
         return replace(base, precision=precision)
     codes = max(FEWEST_CODES, 1 << (len(made.starts) * 3 // 2).bit_length())
@@ -189,14 +118,15 @@ def fresh(made: Digits, settings: Settings) -> State:
     return State(network, {**shared, **latents})
 
 
-def learn(made: Digits, settings: Settings, seconds: float = math.inf) -> tuple[Network, float]:
+def learn(made: Digits, settings: Settings, seconds: float = math.inf, work: Work = NOWHERE) -> tuple[Network, float]:
     """A network that was taught pixels by all its weights and labels by all but the latents, and processor seconds.
 
     Learning ends with the steps planned, or the seconds.
     """
-    began, state, bits = time.process_time(), fresh(made, settings), 0.0
+    state, bits = fresh(made, settings), 0.0
+    training = Training(work, state)
     taught_by = () if state.network.codes is None else SHARED
-    while state.step < settings.steps and time.process_time() - began < seconds:
+    while not training.over and state.step < settings.steps and training.seconds < seconds:
         key = settings.seed, state.step
         records_R = made.drawn(TOGETHER, "records", *key)
         bits += float(step(state, settings, *made.some(records_R, settings.batch // len(records_R), *key))) / math.log(
@@ -208,7 +138,8 @@ def learn(made: Digits, settings: Settings, seconds: float = math.inf) -> tuple[
             right = accuracy(state.network, made, made.known[:1000])
             print(f"step {state.step}: {bits / REPORT_EVERY:.3f} bits a pixel, {right:.1f} % of known", file=sys.stderr)
             bits = 0.0
-    return state.network, time.process_time() - began
+        training.save()
+    return state.network, training.end()
 
 
 # ---- telling and asking ---------------------------------------------------------------------------------------------
@@ -315,28 +246,40 @@ class Row:
     telling_seconds: float
 
 
-def row(made: Digits, steps: int, seconds: float, seed: int, picture: Path | None = None) -> Row:
+def row(made: Digits, steps: int, seconds: float, seed: int, work: Work = NOWHERE) -> Row:
     """One number of known digits, by all."""
-    pairs = min(steps, PASSES * len(made.known) * len(made.offsets) // OURS.batch + 1)
-    settings = replace(settings_of(OURS, made), steps=2 * pairs, seed=seed)
-    network, spent = learn(made, settings, seconds)
-    began = time.process_time()
-    ours = classified(made, network, OUR_TELLING)
-    telling = (time.process_time() - began) / len(made.unseen) * 1000
-    if picture:
-        draw(made, network, picture)
-    other, _ = learn(made, replace(settings_of(ORIGINAL, made), steps=settings.steps, seed=seed), spent)
-    return Row(
-        len(made.known),
-        ours,
-        accuracy(network, made, made.known),
-        classified(made, other, ORIGINAL_TELLING),
-        accuracy(other, made, made.known),
-        nearest(made),
-        classifier(made, spent, seed),
-        spent,
-        telling,
-    )
+
+    def ours(work: Work) -> Found:
+        network, spent = our_network(made, steps, seconds, seed, work)
+        began = time.process_time()
+        right = classified(made, network, OUR_TELLING)
+        telling = (time.process_time() - began) / len(made.unseen) * 1000
+        known = accuracy(network, made, made.known)
+        return {"ours": right, "known": known, "seconds": spent, "telling_seconds": telling}
+
+    def original(work: Work) -> Found:
+        settings = replace(settings_of(ORIGINAL, made, work), steps=steps_of(made, steps), seed=seed)
+        network, _ = learn(made, settings, found["seconds"], work)
+        right = classified(made, network, ORIGINAL_TELLING)
+        return {"original": right, "original_known": accuracy(network, made, made.known)}
+
+    def peers(work: Work) -> Found:
+        return {"nearest": nearest(made), "classifier": classifier(made, found["seconds"], seed)}
+
+    found = work.part("ours", {}, ours)
+    key = {"seconds": found["seconds"]}
+    return Row(len(made.known), **found, **work.part("original", key, original), **work.part("peers", key, peers))
+
+
+def our_network(made: Digits, steps: int, seconds: float, seed: int, work: Work) -> tuple[Network, float]:
+    """Our network, taught; or, where it is saved already, loaded."""
+    settings = replace(settings_of(OURS, made, work), steps=steps_of(made, steps), seed=seed)
+    return learn(made, settings, seconds, work)
+
+
+def steps_of(made: Digits, steps: int) -> int:
+    """How many are planned, on pixels and on labels, where so many of each are allowed."""
+    return 2 * min(steps, PASSES * len(made.known) * len(made.offsets) // OURS.batch + 1)
 
 
 def draw(made: Digits, network: Network, path: Path) -> None:
@@ -374,23 +317,41 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with images/mnist")
-    parser.add_argument("--numbers", default="100,300,1000,3000,9000", help="of known digits")
+    parser.add_argument("--numbers", help=f"of known digits [{NUMBERS},10000, or 9000 without a training file]")
     parser.add_argument("--unseen", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1200, help="at most, each on pixels and on labels")
     parser.add_argument("--seconds", type=float, default=math.inf, help="processor seconds of learning, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="of some unseen digits, after the last number")
+    add_option(parser)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    numbers, rows = [int(number) for number in asked.numbers.split(",")], list[Row]()
-    for number in numbers:
-        with tempfile.TemporaryDirectory() as folder, deterministic():
-            made = digits(asked.data / "images/mnist", Path(folder), number, asked.unseen, asked.seed)
-            picture = asked.picture if number == numbers[-1] else None
-            rows.append(row(made, asked.steps, asked.seconds, asked.seed, picture))
-        print(rows[-1], file=sys.stderr)
-    print(json.dumps([asdict(found) for found in rows]) if asked.json else table(rows))
+    source, rows, key = asked.data / "images/mnist", list[Row](), dict[str, Any]()
+    print(mnist_digits.about(source), file=sys.stderr)
+    numbers = asked.numbers or f"{NUMBERS},{10000 if mnist_digits.of_both(source) else 9000}"
+    given = {name: getattr(asked, name) for name in ("unseen", "steps", "seconds", "seed")}
+    settings = [asdict(one) for one in (OURS, ORIGINAL, OUR_TELLING, ORIGINAL_TELLING)]
+    given |= {"files": mnist_digits.digest_of(source), "settings": settings}
+    with working(asked.work) as work:
+        for number in map(int, numbers.split(",")):
+
+            def measured(work: Work, number: int = number) -> Found:
+                with tempfile.TemporaryDirectory() as folder, deterministic():
+                    made = digits(source, Path(folder), number, asked.unseen, asked.seed)
+                    return asdict(row(made, asked.steps, asked.seconds, asked.seed, work))
+
+            key = {"number": number, **given}
+            rows.append(Row(**work.part(f"{number} digits", key, measured)))
+            print(rows[-1], file=sys.stderr)
+        found = [asdict(row) for row in rows]
+        work.keep("mnist.json", found)
+        if asked.picture:
+            with tempfile.TemporaryDirectory() as folder, deterministic():
+                made = digits(source, Path(folder), rows[-1].number, asked.unseen, asked.seed)
+                inner = work.within(f"{rows[-1].number} digits", key).within("ours", {})
+                draw(made, our_network(made, asked.steps, asked.seconds, asked.seed, inner)[0], asked.picture)
+    print(json.dumps(found) if asked.json else table(rows))
 
 
 if __name__ == "__main__":

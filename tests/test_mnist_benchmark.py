@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mnist
+from benchmarks import mnist, mnist_digits
+from benchmarks.mnist_digits import digits
+from benchmarks.resuming import NOWHERE
 
 KNOWN, UNSEEN = 160, 40
 CODES, STEPS = 512, 300
@@ -30,9 +32,14 @@ def made(tmp_path_factory):
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("corpus")
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, KNOWN + UNSEEN).astype(np.uint8)
-    (source / mnist.IMAGES).write_bytes(mnist.idx(np.stack([drawn(kind, random) for kind in labels])))
-    (source / mnist.LABELS).write_bytes(mnist.idx(labels))
-    return mnist.digits(source, folder, KNOWN, UNSEEN)
+    write(source, mnist_digits.TEST, np.stack([drawn(kind, random) for kind in labels]), labels)
+    return digits(source, folder, KNOWN, UNSEEN)
+
+
+def write(source, part, images, labels):
+    """A part of MNIST."""
+    (source / f"{part}-{mnist_digits.IMAGES}").write_bytes(mnist_digits.idx(images))
+    (source / f"{part}-{mnist_digits.LABELS}").write_bytes(mnist_digits.idx(labels))
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +79,9 @@ def test_what_is_told_is_the_pixels_alone(made, learned):
     """With other bytes in place of the unseen labels the network says the same."""
     other = replace(made, labels=torch.full_like(made.labels, ord("x")))
     answers = []
-    for digits in (made, other):
-        with mnist.told(digits, learned, digits.unseen, TELLING):
-            answers.append(mnist.said(learned, digits.labelled(digits.unseen)[0]))
+    for one in (made, other):
+        with mnist.told(one, learned, one.unseen, TELLING):
+            answers.append(mnist.said(learned, one.labelled(one.unseen)[0]))
     assert torch.equal(*answers)
 
 
@@ -90,7 +97,7 @@ def test_telling_leaves_the_network_as_it_was(made, learned):
 def test_labels_move_no_latents(made):
     """After a step on pixels and one on labels, latents are the same whatever the labels; the decoder is not."""
     other = replace(made, labels=torch.full_like(made.labels, ord("x")))
-    first, second = (mnist.learn(digits, replace(TINY, steps=2))[0] for digits in (made, other))
+    first, second = (mnist.learn(one, replace(TINY, steps=2))[0] for one in (made, other))
     assert first.codes.weight.any()
     assert torch.equal(first.codes.weight, second.codes.weight)
     assert not torch.equal(first.exit.weight, second.exit.weight)
@@ -102,7 +109,8 @@ def test_peers_and_table(made, tmp_path, monkeypatch):
     assert mnist.classifier(made, 1.0, 0) >= 90
     for name in ("OURS", "ORIGINAL"):
         monkeypatch.setattr(mnist, name, replace(getattr(mnist, name), width=16, layers=1, batch=256))
-    found = mnist.row(made, 3, 1.0, 0, tmp_path / "digits.png")
+    found = mnist.row(made, 3, 1.0, 0)
+    mnist.draw(made, mnist.our_network(made, 3, 1.0, 0, NOWHERE)[0], tmp_path / "digits.png")
     assert found.number == KNOWN
     assert mnist.table([found]).count("\n") == 2
     assert (tmp_path / "digits.png").stat().st_size > 0
@@ -113,3 +121,34 @@ def test_the_same_seed_learns_the_same(made):
     first, second = (mnist.learn(made, replace(TINY, steps=8))[0] for _ in range(2))
     assert torch.equal(first.exit.weight, second.exit.weight)
     assert torch.equal(first.codes.weight, second.codes.weight)
+
+
+def numbered(start, count):
+    """Images of one pixel's worth of their number, and labels that are its last digit."""
+    numbers = np.arange(start, start + count)
+    return np.repeat(numbers, 4).reshape(-1, 2, 2).astype(np.uint8), (numbers % 10).astype(np.uint8)
+
+
+def test_with_a_training_file_known_digits_are_its_and_unseen_ones_the_test_files(tmp_path):
+    """Each with its own label, at random places among each other; labels without an image are left aside."""
+    images, _ = numbered(0, 30)
+    write(tmp_path, mnist_digits.TRAINING, images, numbered(0, 60)[1])
+    write(tmp_path, mnist_digits.TEST, *numbered(100, 20))
+    made = digits(tmp_path, tmp_path, 25, 12)
+    known_R, unseen_R = (made.pixels[records][:, 0] for records in (made.known, made.unseen))
+    assert (len({*known_R.tolist()}), len({*unseen_R.tolist()})) == (25, 12)
+    assert int(known_R.max()) < 30 <= 100 <= int(unseen_R.min())
+    assert torch.equal(made.labels, made.pixels[:, 0] % 10 + ord("0"))
+    assert 0 < (made.unseen < 25).sum() < 12
+    assert "30 for which there are both, of 30 images and 60 labels" in mnist_digits.about(tmp_path)
+
+
+def test_without_a_training_file_both_are_of_the_test_file(tmp_path):
+    """Labels alone are no training file; what is too much is refused."""
+    write(tmp_path, mnist_digits.TEST, *numbered(100, 20))
+    (tmp_path / f"{mnist_digits.TRAINING}-{mnist_digits.LABELS}").write_bytes(mnist_digits.idx(numbered(0, 60)[1]))
+    made = digits(tmp_path, tmp_path, 15, 5)
+    assert sorted(made.pixels[:, 0].tolist()) == list(range(100, 120))
+    assert "there is no training file" in mnist_digits.about(tmp_path)
+    with pytest.raises(SystemExit, match="20 digits of t10k-images-idx3-ubyte are too few for 21"):
+        digits(tmp_path, tmp_path, 16, 5)
