@@ -5,6 +5,7 @@ Distances count elements, as common inpainting does. ``by_frame`` runs them over
 channels), one frame at a time.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
+from pipelines import spectral
 from pipelines.holes import SPATIAL
 
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 MOST_BENT = 1 << 20  # unknown elements that a biharmonic fill is made of: its system is slow to solve
+MOST_WAVES = 1 << 22  # elements of a frame whose spectrum is measured: some 300 transforms of it
 
 
 def nearest(values: Values, unknown: Mask) -> Values:
@@ -83,12 +86,21 @@ def _solved(values: Values, unknown: Mask, matrix: Any, right: Any, start: Value
     return out
 
 
+def by_spectrum(values: Values, unknown: Mask) -> Values:
+    """The best linear guess for a texture of the spectrum that is known: ``pipelines.spectral``."""
+    first = biharmonic if int(unknown.sum()) <= MOST_BENT else harmonic
+    return spectral.filled(values, unknown, first(values, unknown))
+
+
 FILLS: dict[str, Callable[[Values, Mask], Values]] = {
     "nearest": nearest,
     "linear": linear,
     "harmonic": harmonic,
     "biharmonic": biharmonic,
+    "spectral": by_spectrum,
 }
+
+LOCAL = frozenset({"nearest", "linear", "harmonic", "biharmonic"})  # they carry what is at the edge of a hole into it
 
 
 def by_frame(
@@ -164,10 +176,8 @@ def distance(unknown: Mask, axes: tuple[str, ...]) -> Values:
 
 def every(values: Values, unknown: Mask, axes: tuple[str, ...]) -> dict[str, Values]:
     """All fills of one record by name, those that its axes and size allow."""
-    found = {
-        name: by_frame(fill, values, unknown, axes)
-        for name, fill in FILLS.items()
-        if name != "biharmonic" or int(unknown.sum()) <= MOST_BENT
-    }
+    edges = [size for size, axis in zip(values.shape, axes, strict=True) if axis in SPATIAL] or list(values.shape)
+    slow = {"biharmonic": int(unknown.sum()) > MOST_BENT, "spectral": math.prod(edges) > MOST_WAVES}
+    found = {name: by_frame(fill, values, unknown, axes) for name, fill in FILLS.items() if not slow.get(name)}
     others = {"other_frame": other_frame(values, unknown, axes), "fitted_frame": fitted_frame(values, unknown, axes)}
     return found | {name: other for name, other in others.items() if other is not None}

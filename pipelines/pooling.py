@@ -3,8 +3,8 @@
 Every expert e (the network, each fill) says a value m_e for an element. The pooled value is sum_e w_e m_e with weights
 w = softmax_e(a_e + b_e log(1 + d) + [e is the network] c log s), where d is the distance to the nearest known element
 and s the network's own standard deviation: far from what is known fills fade, and a network that is sure is heard.
-Where experts disagree more than on nearly all checks, those who look at the neighbourhood alone (``local``) fall
-silent: they go on with slopes into a place that is unlike its edges.
+Where experts disagree more than on nine of ten checks, those who only carry the edge of a hole into it (``local``) fall
+silent: the place may be unlike its edge.
 The spread is exp(g_0 + g_1 log s + g_2 log(1 + d) + g_3 log(1 + disagreement)). The few parameters a, b, c, g are
 fitted to the checks, which neither the network nor the fills were given: weights by squared error, the spread by
 likelihood of Student's t. Intervals are mean +- q spread; q are quantiles of what the checks show (split conformal
@@ -103,7 +103,7 @@ class Pool:
 
 
 def fit(said: Opinions, truth_n: Floats, local_E: Sequence[bool], seed: int = 0) -> Pool | None:
-    """The pool that serves the checks best; None if there are too few. ``local_E``: who looks at neighbours alone."""
+    """The pool that serves the checks best; None if there are too few. ``local_E``: who knows the edge alone."""
     if len(truth_n) < LEAST:
         return None
     if len(truth_n) > MOST:
@@ -163,7 +163,7 @@ def _weights(x: _Terms, a_E: Tensor, b_E: Tensor, c: Tensor) -> Tensor:
 
 
 def _heard(x: _Terms, weight_nE: Tensor, usual: Tensor, local_E: npt.NDArray[np.bool_]) -> Tensor:
-    """Weights without those who look at neighbours alone, the more so the less usual the disagreement is."""
+    """Weights without those who know the edge alone, the more so the less usual the disagreement is."""
     share_n = (usual / x.disagreement_n.clamp(min=1e-12)).clamp(max=1) ** 4
     heard_nE = torch.where(torch.from_numpy(local_E), weight_nE * share_n[:, None], weight_nE)
     return heard_nE / heard_nE.sum(1, keepdim=True)

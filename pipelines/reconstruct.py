@@ -164,7 +164,7 @@ class Reconstructor:
             truths.append(truth[mask][whole].astype(np.float64))
         if not truths:
             return None
-        local = [False, *(name in fills.FILLS for name in kind[2])]
+        local = [False, *(name in fills.LOCAL for name in kind[2])]
         return pooling.fit(Opinions.joined(opinions), np.concatenate(truths), local, self.run.settings.seed)
 
 

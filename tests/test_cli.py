@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from pipelines import fills
 from pipelines.cli.data import main as data
 from pipelines.cli.model import main as model
 
@@ -284,7 +285,7 @@ def test_train_evaluate_and_reconstruct(things):
     code, judged = run_json(model, "evaluate", "run", "--holdout", "slab")
     assert code == 0
     assert set(judged) >= {"run", "holdout", "bits_per_byte", "byte_accuracy", "psnr_db", "peers"}
-    assert set(judged["peers"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
+    assert set(judged["peers"]) == {"network", *fills.FILLS}
     code, done = run_json(model, "reconstruct", "run", "--holdout", "slab", "--out", "out")
     assert code == 0
     assert done["psnr_db"] == judged["psnr_db"]

@@ -10,7 +10,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.errors import RequestError
 from aunn_data.registry import Holdout
 from aunn_model.training import Settings
-from pipelines import runs
+from pipelines import fills, runs
 from pipelines.figures import summary
 from pipelines.reconstruct import reconstruct
 from pipelines.restored import write, write_preview
@@ -97,7 +97,7 @@ def test_figures_are_finite_or_absent(corpus):
     whole = summary(figures)
     json.dumps(whole, allow_nan=False)
     assert whole["psnr_db"] == pytest.approx(figures[0]["psnr_db"])  # the only record with a peak
-    assert set(whole["peers"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
+    assert set(whole["peers"]) == {"network", *fills.FILLS}
     assert figures[2]["peers"]["nearest"]["byte_accuracy"] is not None
 
 
@@ -170,7 +170,7 @@ def test_checks_make_intervals_that_are_calibrated(corpus):
     """With checks the figures say whom they trust and how much of the truth lies within each interval."""
     figures = judged(corpus, holdout_targets(corpus, "slab")[0]).figures
     assert figures["calibrated"]
-    assert set(figures["weights"]) == {"network", "nearest", "linear", "harmonic", "biharmonic"}
+    assert set(figures["weights"]) == {"network", *fills.FILLS}
     assert sum(figures["weights"].values()) == pytest.approx(1, abs=0.001)
     assert figures["weights"]["network"] < 0.5  # it is not trained
     assert set(figures["coverage"]) >= {"0.50", "0.90", "0.99"}

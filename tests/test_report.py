@@ -77,7 +77,7 @@ def test_the_page_needs_nothing_else(page):
 @pytest.mark.parametrize(
     "word",
     [
-        *("network with fills", "network alone", "biharmonic", "harmonic"),
+        *("network with fills", "network alone", "spectral", "biharmonic", "harmonic"),
         *("40 of 40, batches of 128", "90%", "Whom the checks made it trust:", "scan", "muon_lr"),
     ],
 )
