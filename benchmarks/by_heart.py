@@ -1,7 +1,7 @@
 """How much of a text networks know by heart when it is longer and longer and the processor seconds stay the same.
 
     python -m benchmarks.by_heart --data FOLDER [--characters 60000,120000,240000,480000] [--seconds 60] [--json]
-                                  [--networks "shuffled;codes;digits"] [--seed 0] [--work FOLDER]
+                                  [--networks "shuffled;codes;digits;units of 8"] [--seed 0] [--work FOLDER]
 
 Each network (of those that ``benchmarks.shakespeare`` names) learns the first so many characters of TinyShakespeare, or
 of a ``--text FILE``, and at last the first 85 % of it. *by heart*: bits per character of 65,536 of them, spread evenly;
@@ -22,10 +22,10 @@ import torch
 
 from aunn_model.training import Settings, parameters
 from benchmarks.resuming import NOWHERE, Found, Work, add_option, working
-from benchmarks.shakespeare import NETWORKS
+from benchmarks.shakespeare import BY_HEART, NETWORKS
 from benchmarks.texts import SOURCE, Text, by_heart, epochs, ingested, learn
 
-CHARACTERS, NAMES = (60_000, 120_000, 240_000, 480_000), ("shuffled", "codes", "digits")
+CHARACTERS, NAMES = (60_000, 120_000, 240_000, 480_000), ("shuffled", "codes", "digits", BY_HEART)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ from benchmarks.texts import SOURCE, Pairs, Text, by_heart, epochs, ingested, le
 
 ORDERS = range(1, 7)
 UNTRAINED, PEERS = "untrained", "peers"
+BY_HEART = "units of 8"  # what learns it by heart: a code for every eight characters, which a batch has whole
 NETWORKS: dict[str, dict[str, Any]] = {
     UNTRAINED: {},
     "shuffled": {},
@@ -67,6 +68,21 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "codes": {"codes": 512},
     "digits": {"features": "digits"},
     "small": {"width": 32, "layers": 2},
+    BY_HEART: {
+        "codes": 4096,
+        "unit": 8,
+        "order": "windows",
+        "window": 8,
+        "width": 512,
+        "layers": 1,
+        "batch": 8000,
+        "oblique": 0,
+        "muon_lr": 0.05,
+        "adam_lr": 0.03,
+        "weight_decay": 0.0,
+        "value_weight": 0.0,
+        "ema": 0.0,
+    },
 }
 WINDOWS = (256, 64, 16, 1)
 TELLINGS = (
