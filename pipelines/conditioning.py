@@ -153,7 +153,7 @@ def tell(
         told.what,
         tuple((int(start), int(stop)) for start, stop in told.spans),
         known.checkpoint.name,
-        known.names,
+        known.on,
         known.corpus.version,
         known.corpus.entries.fingerprint,
         tuple(held for held in known.run.holdouts if held not in runs.Run.read(folder).holdouts),

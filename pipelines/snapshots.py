@@ -40,16 +40,16 @@ class Snapshot:
     """What ``change.json`` says of a telling.
 
     ``spans`` are the addresses told; ``checkpoint`` and ``on`` the weights it changes: a checkpoint with the changes of
-    other snapshots. ``version`` and ``fingerprint`` are those of the corpus with the records told, ``holdouts`` what
-    was left out of these. ``figures``: bits per byte of what was told, and of what was known, before and after.
-    ``files``: the change's file and its SHA-256, once it is written.
+    other snapshots, by name, each with the SHA-256 of its change. ``version`` and ``fingerprint`` are those of the
+    corpus with the records told, ``holdouts`` what was left out of these. ``figures``: bits per byte of what was told,
+    and of what was known, before and after. ``files``: the change's file and its SHA-256, once it is written.
     """
 
     name: str
     told: str
     spans: tuple[Span, ...]
     checkpoint: str
-    on: tuple[str, ...]
+    on: dict[str, str]
     version: int
     fingerprint: str
     holdouts: Holdouts
@@ -70,7 +70,7 @@ class Snapshot:
             said = checkpoint.unsealed(path.read_text())
             for key in ("spans", "holdouts"):
                 said[key] = tuple(map(tuple, said[key]))
-            return cls(**{**said, "on": tuple(said["on"])})
+            return cls(**{**said, "on": dict(said["on"])})
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(path, error) from error
 
@@ -89,6 +89,11 @@ class Snapshot:
         left = [*home.glob("change*.safetensors"), *home.glob(f"{TEMPORARY}*")]  # by the old one, and by the killed
         store.delete([path.name for path in left if path.name != file])
         return written
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its change."""
+        return next(iter(self.files.values()), "")
 
     def change(self, folder: Path) -> Change:
         """What it moves weights by. CorpusError if it is damaged, ConflictError if another has taken its place."""
@@ -119,7 +124,7 @@ def checked_name(name: str) -> str:
 class Opened:
     """A run with snapshots on it, ready to be asked.
 
-    ``checkpoint`` and ``names`` are whose weights these are; ``end`` is the first address after all that is known, and
+    ``checkpoint`` and ``on`` are whose weights these are; ``end`` is the first address after all that is known, and
     ``learned`` after all that the run was trained on.
     """
 
@@ -128,7 +133,7 @@ class Opened:
     network: Network
     checks: list[Check]
     checkpoint: Path
-    names: tuple[str, ...]
+    on: dict[str, str]
     end: int
     learned: int
 
@@ -140,7 +145,8 @@ def opened(folder: Path, names: Sequence[str] = (), where: str | None = None) ->
     network = runs.load(folder, corpus, run, saved).best
     checks = checks_of(corpus, run.holdouts, run.settings.checks, run.settings.seed)
     learned = end_of(corpus)
-    known = Opened(run, corpus, network, checks, saved, tuple(s.name for s in stack), learned, learned)
+    on = {snapshot.name: snapshot.digest for snapshot in stack}
+    known = Opened(run, corpus, network, checks, saved, on, learned, learned)
     for snapshot in stack:
         newer = Corpus.open(corpus.name, snapshot.version)
         known = knowing(known, newer, snapshot.fingerprint, snapshot.holdouts, snapshot.spans)
@@ -174,11 +180,19 @@ def knowing(known: Opened, newer: Corpus, fingerprint: str, holdouts: Holdouts, 
 
 
 def _stack(folder: Path, names: Sequence[str]) -> list[Snapshot]:
-    """Snapshots after those that they were told on top of. RequestError if they are of several checkpoints."""
+    """Snapshots after those that they were told on top of. RequestError if they are of several checkpoints, or if
+    one below was told again since."""
     stack: dict[str, Snapshot] = {}
     for name in names:
         snapshot = Snapshot.read(folder, name)
-        stack |= {below.name: below for below in _stack(folder, snapshot.on)} | {name: snapshot}
+        stack |= {below.name: below for below in _stack(folder, tuple(snapshot.on))} | {name: snapshot}
+        if again := [below for below, digest in snapshot.on.items() if stack[below].digest != digest]:
+            raise RequestError(
+                name,
+                expected=f"{', '.join(again)} as it was when {name} was told on top of it",
+                found="told again since",
+                remedy=f"tell {name} again",
+            )
     if len(bases := sorted({snapshot.checkpoint for snapshot in stack.values()})) > 1:
         raise RequestError(
             ", ".join(stack), expected="snapshots of one checkpoint", found=", ".join(bases), remedy="tell one again"

@@ -124,9 +124,19 @@ def test_a_snapshot_on_top_of_another_brings_that_one_along(folder):
     """The second stands on the first, after its addresses, and is opened with it."""
     _, first = told(folder, "a", b"first")
     _, second = told(folder, "b", b"second", on=("a",))
-    assert second.on == ("a",)
+    assert second.on == {"a": first.digest}
     assert second.spans[0][0] == first.spans[0][1]
-    assert opened(folder, "b").names == ("a", "b")
+    assert list(opened(folder, "b").on) == ["a", "b"]
+
+
+def test_a_snapshot_on_top_of_one_that_was_told_again_is_refused(folder):
+    """b was told on top of the first a; the second a is another network, on which b means nothing."""
+    told(folder, "a", b"first")
+    told(folder, "b", b"second", on=("a",))
+    told(folder, "a", b"other")
+    with pytest.raises(RequestError, match="tell b again"):
+        opened(folder, "b")
+    assert list(opened(folder, "a").on) == ["a"]
 
 
 def test_changes_are_compared_by_the_angle_between_them():
