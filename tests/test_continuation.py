@@ -363,6 +363,7 @@ def test_several_places_and_kinds_in_one_command(trained, tmp_path):
     places = "--after", "text/sonnets.txt", "--after", "images/mosaic.png", "--after", "chess/games.pgn#1", "--at", LAST
     found = run_json(model, "continue", trained / "run", *places, "--bytes", 1, "--plies", 2, "--out", tmp_path / "out")
     assert (found["run"], found["mode"]) == (str(trained / "run"), "open loop")
+    assert json.loads((tmp_path / "out" / "continuations.json").read_text(encoding="utf-8")) == found
     sonnets, mosaic, game, last = found["continuations"]
     assert [sonnets["after"], mosaic["after"], game["after"], last["at"]] == [*places[1:6:2], LAST]
     assert sonnets["seen"] == 1  # the next text's header

@@ -1,5 +1,6 @@
 """aunn-model continue."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def go_on_from(
 ) -> None:
     """Say what comes next: after the corpus, after a record, or at any address below 2^63.
 
-    Text is printed. Images, scans and games are written in their own format, with a picture; a game's moves are printed
-    too, as far as chess allows what was predicted. Without --after and --at it goes on after the corpus' last record.
+    Text is printed. Images, scans and games are written in their own format, with a picture and a continuations.json; a
+    game's moves are printed too, as far as chess allows what was predicted. Without --after and --at it goes on after
+    the corpus' last record.
 
     \b
     Examples:
@@ -90,8 +92,13 @@ def go_on_from(
                 _say(progress, _note(place, told["seen"]), err=True)
             if not as_json:
                 _say(progress, _shown(place, told, len(places) > 1))
+    drawn = {"temperature": temperature, "top_k": top_k, "seed": seed, "with": list(with_)}
+    document = {"run": str(run), "mode": "open loop" if open_loop else "feed back", **drawn, "continuations": found}
+    if any(told["files"] for told in found):
+        said = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        (out / "continuations.json").write_text(said, encoding="utf-8")
     if as_json:
-        print_json({"run": str(run), "mode": "open loop" if open_loop else "feed back", "continuations": found})
+        print_json(document)
 
 
 globals()["continue"] = go_on_from  # the verb's name, by which it is found, is a keyword of Python
