@@ -4,7 +4,6 @@ from functools import cache
 
 import pytest
 
-from pipelines.cli.data import main as data
 from tests.faults import Fault, why_not
 from tests.killing import bench, check_afterwards, check_end, check_point
 
@@ -22,8 +21,6 @@ def benches(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind, count in POINTS.items() for seed in range(count)])
 def test_struck_down_at_any_moment_the_same_command_finishes(benches, kind, seed):
     """The corpus opens clean at a commit, checkpoints are whole, and the command again ends as if never struck."""
-    if kind == "gc" and "gc" not in data.commands:
-        pytest.skip("there is no aunn-data gc yet")
     check_point(benches(kind), seed, benches(kind).home / "case")
 
 
