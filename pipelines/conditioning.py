@@ -37,17 +37,8 @@ from pipelines.train import deterministic, saving
 SAMPLE = 8192  # bytes on which it is measured what is known before and after
 AFTER = 1 << 63
 PLAN = "plan.json"
-KEPT = (
-    "steps",
-    "batch",
-    "optimizer",
-    "muon_lr",
-    "adam_lr",
-    "sgd_lr",
-    "schedule",
-    "seed",
-    "rule",
-)  # of the settings, to be read
+# Of the settings, what a reader of change.json wants to know.
+KEPT = ("steps", "batch", "optimizer", "muon_lr", "adam_lr", "sgd_lr", "schedule", "seed", "rule")
 
 
 @dataclass(frozen=True)

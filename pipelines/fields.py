@@ -18,6 +18,7 @@ from aunn_data.corpus import Corpus
 from aunn_data.entries import Entry
 from aunn_data.geometry import Geometry
 from aunn_model.embedding import ADDRESS_BITS, Fields
+from pipelines.holes import SPATIAL
 
 Axes = tuple[tuple[int, ...], ...]  # for each axis the address bits of its index, lowest first
 Table = npt.NDArray[np.float32]
@@ -27,7 +28,6 @@ LIST_NORM = 2.0  # of all features together where there are no axes: lists are l
 
 SCALE = 1.0  # spread of the oblique waves: how many lie on the longest edge, padded
 FRAMES_SHARE = 0.3  # of the energy of all waves, for those along the axes, where a record has frames
-SPATIAL = frozenset("zyx")
 
 SIGN_GAIN = 1.0  # of each sign that says where in a unit an address stands
 

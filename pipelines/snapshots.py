@@ -79,11 +79,8 @@ class Snapshot:
         comes after a kill, finds the old one whole or the new one."""
         data = bytes_of({name: moved.cpu().contiguous() for name, moved in change.items()})
         digest = hashlib.sha256(data).hexdigest()
-        written, home = (
-            replace(self, files={f"change-{digest[:16]}.safetensors": digest}),
-            folder / CONDITIONS / self.name,
-        )
-        store, (file,) = Folder(home), written.files
+        file, home = f"change-{digest[:16]}.safetensors", folder / CONDITIONS / self.name
+        store, written = Folder(home), replace(self, files={file: digest})
         store.put(file, data)
         store.put("change.json", json.dumps(checkpoint.sealed(asdict(written)), indent=2).encode() + b"\n")
         left = [*home.glob("change*.safetensors"), *home.glob(f"{TEMPORARY}*")]  # by the old one, and by the killed
